@@ -97,6 +97,7 @@ pub struct WebsocketHandler {
     /// The state that all its sockets share.
     pub route: Arc<SocketRoute>,
     pub(crate) consumer: Arc<dyn ConsumerFactory>,
+    pub(crate) maps_onto: Option<Mapped>,
     pub(crate) subprotocols: Vec<String>,
 }
 
@@ -147,7 +148,7 @@ impl Handler for WebsocketHandler {
     }
 
     fn passes_paths_on(&self) -> bool {
-        self.consumer.maps_onto_another()
+        matches!(self.maps_onto, Some(Mapped::Servers { .. }))
     }
 }
 

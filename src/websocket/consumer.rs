@@ -16,6 +16,7 @@ use super::driver::{SocketParts, drive};
 use super::message::Message;
 use crate::channels::{Event, Received};
 use crate::config::OptionErrors;
+use crate::http::Mapped;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::services::Services;
@@ -134,10 +135,9 @@ pub(crate) type Connecting<'a> =
 pub(crate) trait ConsumerFactory: Send + Sync {
     fn started(&self, services: &Services);
     fn backlog(&self) -> Option<Arc<Backlog>>;
-    /// Returns whether the paths of the route are those of another application, so that a catch-all
-    /// also matches the path in front of it.
-    fn maps_onto_another(&self) -> bool {
-        false
+    /// Returns the servers whose paths those of the route are, if it passes handshakes on.
+    fn maps_onto(&self) -> Option<Mapped> {
+        None
     }
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a>;
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::compiler::Compiler;
 use crate::config::{ConfigPath, Problem, SourceLocation, StoreUrl};
-use crate::gateway::table::HttpEntry;
+use crate::gateway::table::{HttpEntry, RouteEntry, WebsocketEntry};
 use crate::http::Mapped;
 use crate::middleware::RESTRICTING;
-use crate::routing::{Route, UrlRouter};
+use crate::routing::{ProtocolTypeRouter, Route, RoutePattern, UrlRouter};
 
 impl Compiler<'_> {
     /// Reports routes that serve a directory with the configuration, a database or a key.
@@ -36,34 +36,74 @@ impl Compiler<'_> {
 
     /// Warns about a route that maps paths onto files or servers that another route protects with
     /// stronger middleware.
-    pub(super) fn check_overlaps(&mut self, http: &UrlRouter<HttpEntry>) {
-        let mapping: Vec<(&Route<HttpEntry>, &SourceLocation)> = http
-            .routes()
-            .iter()
-            .zip(&self.config.http_routes)
-            .filter(|(route, _)| route.value.handler.maps_onto.is_some())
-            .map(|(route, written)| (route, &*written.location))
+    pub(super) fn check_overlaps(
+        &mut self,
+        router: &ProtocolTypeRouter<HttpEntry, WebsocketEntry>,
+    ) {
+        let config = self.config;
+        let http: Vec<Mapping<'_>> = (router.http.routes().iter())
+            .zip(&config.http_routes)
+            .filter_map(|(route, written)| {
+                let mapped = route.value.handler.maps_onto.as_ref()?;
+                Some(Mapping::new(route, mapped, &written.location))
+            })
             .collect();
-        for (at, (weak, weak_place)) in mapping.iter().enumerate() {
-            for (other, (strong, strong_place)) in mapping.iter().enumerate() {
-                if at == other || !reaches(weak, strong) {
-                    continue;
-                }
-                let lacking = strong.value.middleware.iter().find(|name| {
-                    RESTRICTING.contains(&name.as_str()) && !weak.value.middleware.contains(name)
-                });
-                if let Some(lacking) = lacking {
-                    let message = format!(
-                        "maps paths onto what {} ({}) protects with {lacking:?}, without {lacking:?} itself",
-                        strong_place.path(),
-                        strong.pattern
-                    );
-                    let hint = format!("move it out of {}", shown(&weak.value.handler.maps_onto));
-                    let problem = Problem::warning((*weak_place).clone(), message);
-                    self.problems.push(problem.with_hint(hint));
+        for (at, weak) in http.iter().enumerate() {
+            for (other, strong) in http.iter().enumerate() {
+                if at != other && weak.reaches(strong) {
+                    self.check_protection(weak, strong);
                 }
             }
         }
+        for (route, written) in router
+            .websocket
+            .routes()
+            .iter()
+            .zip(&config.websocket_routes)
+        {
+            let Some(mapped) = &route.value.handler.maps_onto else {
+                continue;
+            };
+            let weak = Mapping::new(route, mapped, &written.location);
+            for strong in http
+                .iter()
+                .filter(|strong| weak.sends_handshakes_to(strong))
+            {
+                let Some(lacking) = weak.lacking(strong) else {
+                    continue;
+                };
+                let path = weak.requested(strong);
+                let is_protected = router.websocket.routes().iter().any(|other| {
+                    let start = literal_start(&other.pattern);
+                    start.len() > literal_start(weak.pattern).len()
+                        && path.as_deref().is_some_and(|path| path.starts_with(&start))
+                        && other.value.middleware.contains(lacking)
+                });
+                if !is_protected {
+                    self.check_protection(&weak, strong);
+                }
+            }
+        }
+    }
+
+    fn check_protection(&mut self, weak: &Mapping<'_>, strong: &Mapping<'_>) {
+        let Some(lacking) = weak.lacking(strong) else {
+            return;
+        };
+        let message = format!(
+            "maps paths onto what {} ({}) protects with {lacking:?}, without {lacking:?} itself",
+            strong.place.path(),
+            strong.pattern
+        );
+        let hint = match weak.place.path().starts_with("websocket") {
+            true => format!(
+                "a handshake is a GET of its path: give it a narrower path, or add a WebSocket route {} with {lacking:?}",
+                strong.pattern
+            ),
+            false => format!("move it out of {}", shown(weak.mapped)),
+        };
+        let problem = Problem::warning(weak.place.clone(), message);
+        self.problems.push(problem.with_hint(hint));
     }
 
     /// Returns the files that must not be served, each with its description.
@@ -117,63 +157,105 @@ impl Compiler<'_> {
     }
 }
 
-/// Returns whether `weak` and `strong` map paths onto the same files or servers.
-fn reaches(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
-    match (
-        &weak.value.handler.maps_onto,
-        &strong.value.handler.maps_onto,
-    ) {
-        (Some(Mapped::Directory(outer)), Some(Mapped::Directory(inner))) => {
-            real(inner).starts_with(real(outer))
+/// A route that maps paths onto files or servers.
+struct Mapping<'a> {
+    pattern: &'a RoutePattern,
+    middleware: &'a [String],
+    mapped: &'a Mapped,
+    place: &'a SourceLocation,
+}
+
+impl<'a> Mapping<'a> {
+    fn new<H>(
+        route: &'a Route<RouteEntry<H>>,
+        mapped: &'a Mapped,
+        place: &'a SourceLocation,
+    ) -> Self {
+        Self {
+            pattern: &route.pattern,
+            middleware: &route.value.middleware,
+            mapped,
+            place,
         }
-        (Some(Mapped::Servers { urls: one, .. }), Some(Mapped::Servers { urls: other, .. })) => {
-            one.iter().any(|url| other.contains(url)) && reaches_path(weak, strong)
-        }
-        _ => false,
     }
-}
 
-/// Returns whether `weak` reaches the paths of the upstream behind `strong`, although a request for
-/// a path of `strong` takes `strong`: because one of the two changes the path.
-fn reaches_path(weak: &Route<HttpEntry>, strong: &Route<HttpEntry>) -> bool {
-    let (outer, inner) = (upstream_path(weak), upstream_path(strong));
-    let Some(below) = inner.strip_prefix(outer.as_str()) else {
-        return false;
-    };
-    let requested = format!("{}{below}", literal_start(weak));
-    !requested.starts_with(&literal_start(strong))
-}
+    /// Returns whether both map paths onto the same files or servers.
+    fn reaches(&self, strong: &Self) -> bool {
+        match (self.mapped, strong.mapped) {
+            (Mapped::Directory(outer), Mapped::Directory(inner)) => {
+                real(inner).starts_with(real(outer))
+            }
+            (Mapped::Servers { .. }, Mapped::Servers { .. }) => {
+                // A request for a path of `strong` takes `strong`, unless one changes the path.
+                self.shares_servers(strong)
+                    && self
+                        .requested(strong)
+                        .is_some_and(|path| !path.starts_with(&literal_start(strong.pattern)))
+            }
+            _ => false,
+        }
+    }
 
-/// Returns the start of the path that the upstream gets from a route.
-fn upstream_path(route: &Route<HttpEntry>) -> String {
-    let start = literal_start(route);
-    match &route.value.handler.maps_onto {
-        Some(Mapped::Servers {
-            stripped,
-            rewritten,
-            ..
-        }) => match rewritten {
-            Some(rewritten) => rewritten.clone(),
-            None => start.strip_prefix(stripped).unwrap_or(&start).to_owned(),
-        },
-        _ => start,
+    /// Returns whether a handshake of this WebSocket route may ask for what is behind `strong`.
+    fn sends_handshakes_to(&self, strong: &Self) -> bool {
+        self.shares_servers(strong) && self.requested(strong).is_some()
+    }
+
+    fn shares_servers(&self, strong: &Self) -> bool {
+        match (self.mapped, strong.mapped) {
+            (Mapped::Servers { urls: one, .. }, Mapped::Servers { urls: other, .. }) => {
+                one.iter().any(|url| other.contains(url))
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the path of a request by which this route reaches the upstream's paths behind
+    /// `strong`.
+    fn requested(&self, strong: &Self) -> Option<String> {
+        let inner = strong.upstream_path();
+        let below = inner.strip_prefix(self.upstream_path().as_str())?;
+        Some(format!("{}{below}", literal_start(self.pattern)))
+    }
+
+    /// Returns the start of the path that the upstream gets from the route.
+    fn upstream_path(&self) -> String {
+        let start = literal_start(self.pattern);
+        match self.mapped {
+            Mapped::Servers {
+                stripped,
+                rewritten,
+                ..
+            } => match rewritten {
+                Some(rewritten) => rewritten.clone(),
+                None => start.strip_prefix(stripped).unwrap_or(&start).to_owned(),
+            },
+            Mapped::Directory(_) => start,
+        }
+    }
+
+    /// Returns the middleware that protects `strong` and not this route.
+    fn lacking<'s>(&self, strong: &Mapping<'s>) -> Option<&'s String> {
+        strong
+            .middleware
+            .iter()
+            .find(|name| RESTRICTING.contains(&name.as_str()) && !self.middleware.contains(name))
     }
 }
 
 /// Returns the path of a route up to its first parameter.
-fn literal_start(route: &Route<HttpEntry>) -> String {
-    if route.pattern.is_regex() {
+fn literal_start(pattern: &RoutePattern) -> String {
+    if pattern.is_regex() {
         return "/".to_owned();
     }
-    let pattern = route.pattern.to_string();
+    let pattern = pattern.to_string();
     pattern.split('{').next().unwrap_or_default().to_owned()
 }
 
-fn shown(mapped: &Option<Mapped>) -> String {
+fn shown(mapped: &Mapped) -> String {
     match mapped {
-        Some(Mapped::Directory(directory)) => directory.display().to_string(),
-        Some(Mapped::Servers { urls, .. }) => urls.join(", "),
-        None => String::new(),
+        Mapped::Directory(directory) => directory.display().to_string(),
+        Mapped::Servers { urls, .. } => urls.join(", "),
     }
 }
 

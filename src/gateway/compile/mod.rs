@@ -100,7 +100,7 @@ fn compile_known(
         .map(|(http, websocket)| Arc::new(ProtocolTypeRouter { http, websocket }));
     if let Some(router) = &router {
         compiler.check_directories(&router.http, uses_sessions);
-        compiler.check_overlaps(&router.http);
+        compiler.check_overlaps(router);
     }
     let templates = templates_of(&config.templates.dir, router.as_ref());
     compiler.check_templates(&templates);

@@ -257,7 +257,8 @@ impl Compiler<'_> {
             return None;
         }
         let (mut pattern, host, chain) = (pattern?, host?, chain?);
-        if consumer.maps_onto_another() {
+        let maps_onto = consumer.maps_onto();
+        if maps_onto.is_some() {
             pattern = pattern.with_optional_end();
         }
         let label: Arc<str> = written
@@ -276,6 +277,7 @@ impl Compiler<'_> {
             label: label.clone(),
             handler: WebsocketHandler {
                 consumer,
+                maps_onto,
                 subprotocols: written.subprotocols.clone(),
                 route: Arc::new(websocket::SocketRoute::new(
                     label,

@@ -58,6 +58,45 @@ fn a_route_that_reaches_a_protected_path_by_another_one_is_a_warning() {
     assert_eq!(problems(&format!("{admin}{elsewhere}")), [""; 0]);
 }
 
+fn websocket_route(path: &str, keys: &str, options: &str) -> String {
+    route(path, keys, options)
+        .replace("http.route", "websocket.route")
+        .replace("view", "consumer")
+}
+
+#[test]
+fn a_handshake_that_reaches_a_protected_path_is_a_warning() {
+    let login = "middleware = ['session', 'auth', 'login_required']";
+    let admin = route("/admin/{*path}", login, "");
+    let expected = "websocket.route[0]: warning: maps paths onto what http.route[0] (/admin/{*path}) protects with \"login_required\", without \"login_required\" itself";
+    for socket in [
+        websocket_route("/{*path}", "", ""),
+        websocket_route("/admin/{*path}", "", ""),
+        websocket_route("/ws/{*path}", "", ", strip_prefix = '/ws'"),
+        websocket_route("/ws/{*path}", "", ", rewrite = '/admin/{path}'"),
+        websocket_route("/{*path}", "", "") + &websocket_route("/admin/x/{*path}", login, ""),
+    ] {
+        let found = problems(&format!("{admin}{socket}"));
+        assert!(
+            found.iter().any(|line| line.contains(expected)),
+            "{socket}: {found:?}"
+        );
+    }
+    for socket in [
+        websocket_route("/{*path}", login, ""),
+        websocket_route("/ws/{*path}", "", ""),
+        websocket_route("/ws/{*path}", "", ", rewrite = '/chat/{path}'"),
+        websocket_route("/{*path}", "", "") + &websocket_route("/admin/{*path}", login, ""),
+        websocket_route("/{*path}", "", "").replace(":9000", ":9001"),
+    ] {
+        let found = problems(&format!("{admin}{socket}"));
+        assert!(
+            !found.iter().any(|line| line.contains("maps paths")),
+            "{socket}: {found:?}"
+        );
+    }
+}
+
 #[test]
 fn options_that_cannot_be_are_all_reported() {
     let options = ", strip_prefix = '/x', host = 'a b', intercept_errors = [200], request_headers = { te = 'x', x-a = '{nope}' }, accel = { dir = '/no/such' }";

@@ -154,11 +154,7 @@ impl View for Proxy {
     }
 
     fn maps_onto(&self) -> Option<Mapped> {
-        Some(Mapped::Servers {
-            urls: self.urls.clone(),
-            stripped: self.request_rules.path.stripped().to_owned(),
-            rewritten: self.request_rules.path.rewritten().map(str::to_owned),
-        })
+        Some(self.request_rules.mapped(&self.urls))
     }
 
     fn methods() -> &'static [Method] {

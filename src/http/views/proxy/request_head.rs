@@ -16,13 +16,13 @@ use super::header_rules::{HeaderRules, WrittenHeaderRules, is_odd, variable};
 use super::target::PathRule;
 use crate::client::{is_hop_by_hop, remove_hop_by_hop};
 use crate::config::OptionErrors;
-use crate::http::Failure;
 use crate::http::forwarded::{
     self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PREFIX, FORWARDED_PROTO,
     ForwardedChain, REAL_IP,
 };
 use crate::http::framing::is_framing;
 use crate::http::upgrade::has_token;
+use crate::http::{Failure, Mapped};
 use crate::routing::RouteContext;
 use crate::scope::{ClientAddress, Scheme, Scope};
 
@@ -118,6 +118,15 @@ impl RequestRules {
             host,
             forwarded,
             headers: HeaderRules::parse("request_headers", request_headers, errors),
+        }
+    }
+
+    /// Returns what the paths of the route are mapped onto, at servers with these URLs.
+    pub(crate) fn mapped(&self, urls: &[String]) -> Mapped {
+        Mapped::Servers {
+            urls: urls.to_vec(),
+            stripped: self.path.stripped().to_owned(),
+            rewritten: self.path.rewritten().map(str::to_owned),
         }
     }
 

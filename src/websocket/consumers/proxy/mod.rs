@@ -27,8 +27,8 @@ use self::upgrade::BadUpgrade;
 use crate::client::remove_hop_by_hop;
 use crate::clock::Millis;
 use crate::config::OptionErrors;
-use crate::http::Failure;
 use crate::http::views::proxy::{self, HeaderRules, RequestRules};
+use crate::http::{Failure, Mapped};
 use crate::net::ClientAddress;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
@@ -50,6 +50,8 @@ const REFUSAL_BYTES_MAX: usize = 256 * 1024;
 /// tunnel are neither decoded nor queued, so there are no messages to receive.
 pub struct Proxy {
     upstreams: Upstreams,
+    /// The URLs of the servers.
+    urls: Vec<String>,
     rules: RequestRules,
     /// How long the upstream may take none of a client's bytes.
     stall_timeout: Millis,
@@ -71,6 +73,7 @@ impl Proxy {
         match (upstreams, errors.is_empty()) {
             (Ok(upstreams), true) => Ok(Self {
                 upstreams,
+                urls: options.urls(),
                 rules,
                 stall_timeout: millis(upstream.idle_timeout.0),
             }),
@@ -125,8 +128,8 @@ impl ConsumerFactory for Proxy {
         None
     }
 
-    fn maps_onto_another(&self) -> bool {
-        true
+    fn maps_onto(&self) -> Option<Mapped> {
+        Some(self.rules.mapped(&self.urls))
     }
 
     fn connect<'a>(&'a self, scope: &'a Scope) -> Connecting<'a> {

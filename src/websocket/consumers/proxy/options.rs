@@ -27,6 +27,11 @@ fn preserve() -> String {
 }
 
 impl Options {
+    /// Returns the URLs of the servers.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.upstream.iter().map(|url| url.0.clone()).collect()
+    }
+
     /// Parses the rules for the head of a handshake.
     pub(super) fn request_rules(
         &self,
