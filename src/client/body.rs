@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,7 +39,11 @@ struct Stream {
 /// How far a streamed body has come. It decides when the response's head is due, and who is at fault
 /// if it does not come.
 #[derive(Debug, Default)]
-pub(super) struct UploadProgress(Mutex<Progress>);
+pub(super) struct UploadProgress {
+    progress: Mutex<Progress>,
+    /// See [`RequestBody::stream_held`].
+    is_held: Arc<AtomicBool>,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
@@ -51,13 +56,13 @@ struct Progress {
 impl UploadProgress {
     /// Returns the time from which the endpoint has all that it got.
     pub(super) fn sent_at(&self, started_at: Instant) -> Instant {
-        let sent_at = self.0.lock().sent_at;
+        let sent_at = self.progress.lock().sent_at;
         sent_at.map_or(started_at, |at| at.max(started_at))
     }
 
     /// Returns whether the connection waits for the caller, and the endpoint for the connection.
     pub(super) fn is_awaited(&self) -> bool {
-        self.0.lock().is_awaited
+        self.progress.lock().is_awaited && !self.is_held.load(Ordering::Relaxed)
     }
 }
 
@@ -80,10 +85,23 @@ impl RequestBody {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        Self::stream_held(body, Arc::default())
+    }
+
+    /// Creates a body like [`Self::stream`] that waits for the endpoint itself while `is_held` is
+    /// true: then it is not the caller who is slow.
+    pub(crate) fn stream_held<B>(body: B, is_held: Arc<AtomicBool>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         Self(Kind::Stream(Stream {
             body: body.map_err(Into::into).boxed_unsync(),
             left: u64::MAX,
-            progress: Arc::default(),
+            progress: Arc::new(UploadProgress {
+                progress: Mutex::default(),
+                is_held,
+            }),
         }))
     }
 
@@ -128,10 +146,10 @@ impl Body for RequestBody {
             Kind::Stream(stream) => stream,
         };
         let Poll::Ready(frame) = Pin::new(&mut stream.body).poll_frame(cx) else {
-            stream.progress.0.lock().is_awaited = true;
+            stream.progress.progress.lock().is_awaited = true;
             return Poll::Pending;
         };
-        *stream.progress.0.lock() = Progress {
+        *stream.progress.progress.lock() = Progress {
             sent_at: Some(Instant::now()),
             is_awaited: false,
         };

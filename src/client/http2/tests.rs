@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -730,6 +730,24 @@ async fn an_upload_that_stalls_is_the_callers_fault() {
     );
     assert!(!error.is_endpoint_failure());
     drop(parts);
+}
+
+#[tokio::test]
+async fn a_body_that_waits_for_the_endpoint_is_not_the_callers_fault() {
+    let peer = Peer::start(100).await;
+    let client = peer.client(ClientSettings {
+        head_timeout: Some(Duration::from_millis(100)),
+        ..ClientSettings::default()
+    });
+    for is_held in [true, false] {
+        let parts = futures_util::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+        let held = Arc::new(AtomicBool::new(is_held));
+        let body = RequestBody::stream_held(StreamBody::new(parts), held);
+        let error = client.exchange(post("/echo", body)).await.unwrap_err();
+        let is_timeout = matches!(error, ClientError::Timeout { .. });
+        assert_eq!(is_timeout, is_held, "{error}");
+        assert_eq!(error.is_endpoint_failure(), is_held);
+    }
 }
 
 #[tokio::test]

@@ -251,7 +251,10 @@ impl Proxy {
             let limit = request.body_size;
             let (failed, rules) = (failed.clone(), rules.clone());
             let upload = Upload::new(body, limit, expectation.clone(), failed, rules)?;
-            RequestBody::stream(upload)
+            match &expectation {
+                Some(expectation) => RequestBody::stream_held(upload, expectation.is_held.clone()),
+                None => RequestBody::stream(upload),
+            }
         };
         let mut outgoing = http::Request::new(body);
         *outgoing.method_mut() = scope.method.clone();

@@ -44,10 +44,22 @@ struct Waiting {
 
 /// The upstream's decision whether it wants the body, for a client that waits for it
 /// (`Expect: 100-continue`).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Expectation {
     is_met: AtomicBool,
     waiting: AtomicWaker,
+    /// Whether the body waits for the upstream.
+    pub(super) is_held: Arc<AtomicBool>,
+}
+
+impl Default for Expectation {
+    fn default() -> Self {
+        Self {
+            is_met: AtomicBool::new(false),
+            waiting: AtomicWaker::new(),
+            is_held: Arc::new(AtomicBool::new(true)),
+        }
+    }
 }
 
 /// The failure of a body, if it has failed: the client's fault, which the error of the upstream's
@@ -137,6 +149,7 @@ impl HttpBody for Upload {
                 let timer = waiting.timer.get_or_insert_with(start);
                 ready!(timer.as_mut().poll(cx));
             }
+            waiting.expectation.is_held.store(false, Ordering::Relaxed);
             // The first poll of the client's body sends it `100 Continue`.
             this.waiting = None;
         }
@@ -233,10 +246,12 @@ mod tests {
         let mut upload = waiting(&expectation);
         let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut upload).poll_frame(cx))).await;
         assert!(first.is_pending());
+        assert!(expectation.is_held.load(Ordering::Relaxed));
         expectation.meet();
         let started = tokio::time::Instant::now();
         assert!(upload.frame().await.unwrap().is_ok());
         assert_eq!(started.elapsed(), Duration::ZERO);
+        assert!(!expectation.is_held.load(Ordering::Relaxed));
         // The second counts from the first poll, not from the request.
         let mut upload = waiting(&Arc::default());
         tokio::time::advance(CONTINUE_TIMEOUT).await;
