@@ -54,6 +54,11 @@ impl Progress {
         self.has_head.store(true, Ordering::Relaxed);
     }
 
+    /// Returns whether a byte has arrived since the last call.
+    pub(super) fn take_bytes(&self) -> bool {
+        self.has_bytes.swap(false, Ordering::Relaxed)
+    }
+
     /// Returns whether a byte has arrived since the request began.
     pub(super) fn has_bytes(&self) -> bool {
         self.has_bytes.load(Ordering::Relaxed)

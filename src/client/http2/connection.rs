@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::connections::{Connections, Opening, Place, STREAMS_MAX};
 use crate::client::error::ClientError;
+use crate::client::limited_io::{LimitedIo, Progress};
 use crate::net::Stream;
 use crate::tasks::Tasks;
 
@@ -34,10 +35,15 @@ pub(super) const UNSETTLED_STREAMS: usize = 13;
 /// How long the endpoint may take to say it. Later, it is assumed to allow as many as that.
 pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a connection in use is probed. Without an answer until the next time, it has failed.
+/// How often a connection in use is probed. If nothing has arrived until the next time, it is
+/// silent: it gets no more requests until something does. Those under way have deadlines of their
+/// own, which may be longer than the endpoint is busy.
+#[cfg(not(test))]
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+#[cfg(test)]
+pub(super) const PING_INTERVAL: Duration = Duration::from_millis(300);
 
-type Connection = client::Connection<Stream, Bytes>;
+type Connection = client::Connection<LimitedIo<Stream>, Bytes>;
 
 /// Begins HTTP/2 on a stream, with a place for the first request. A task of the server drives the
 /// connection until it ends.
@@ -46,6 +52,9 @@ pub(in crate::client) async fn begin(
     opening: &Opening,
     tasks: &Tasks,
 ) -> Result<Place, ClientError> {
+    let progress = Arc::new(Progress::default());
+    progress.head_received(); // h2 limits heads itself
+    let stream = LimitedIo::new(stream, usize::MAX, progress.clone());
     let begun = client::Builder::new()
         .enable_push(false)
         .initial_max_send_streams(UNSETTLED_STREAMS)
@@ -60,11 +69,12 @@ pub(in crate::client) async fn begin(
         ClientError::Connect { source }
     })?;
     let (place, connections) = opening.opened(sender);
-    let id = place.connection();
+    let (id, in_use) = (place.connection(), place.in_use());
+    let probe = Probe::new(progress, in_use);
     let stopping = tasks.clone();
     tasks.spawn("http/2 connection", async move {
         tokio::select! {
-            () = drive(connection, id, &connections) => {}
+            () = drive(connection, probe, id, &connections) => {}
             () = stopping.stopping() => {}
         }
         if let Some(connections) = connections.upgrade() {
@@ -74,10 +84,15 @@ pub(in crate::client) async fn begin(
     Ok(place)
 }
 
-/// Drives a connection until it ends: by itself, because it was not used for a while, or because a
-/// probe was not answered.
-async fn drive(mut connection: Connection, id: u64, connections: &Weak<Connections>) {
-    let mut probe = Probe::new(connection.ping_pong());
+/// Drives a connection until it ends: by itself, because it was not used for a while, or because it
+/// is silent and has no requests left.
+async fn drive(
+    mut connection: Connection,
+    mut probe: Probe,
+    id: u64,
+    connections: &Weak<Connections>,
+) {
+    probe.ping_pong = connection.ping_pong();
     let began = Instant::now();
     let mut settling = Some(began + SETTLE_TIMEOUT);
     let mut ticks = tokio::time::interval_at(began + PING_INTERVAL, PING_INTERVAL);
@@ -119,13 +134,25 @@ async fn drive(mut connection: Connection, id: u64, connections: &Weak<Connectio
                 }
             }
             _ = ticks.tick() => {
-                let in_use = connections.upgrade().is_none_or(|all| all.keep(id));
-                if in_use && !probe.send() {
+                let connections = connections.upgrade();
+                let has_requests = connections.as_ref().is_none_or(|all| all.keep(id));
+                let is_silent = probe.is_unanswered();
+                if is_silent && probe.in_use.strong_count() == 0 {
                     tracing::debug!("an outgoing connection does not answer");
                     return;
                 }
+                if let Some(connections) = connections {
+                    connections.set_silent(id, is_silent);
+                }
+                if has_requests {
+                    probe.send();
+                }
             }
-            () = probe.answered() => {}
+            () = probe.answered() => {
+                if let Some(connections) = connections.upgrade() {
+                    connections.set_silent(id, false);
+                }
+            }
         }
     }
 }
@@ -134,25 +161,33 @@ async fn drive(mut connection: Connection, id: u64, connections: &Weak<Connectio
 struct Probe {
     ping_pong: Option<PingPong>,
     is_waiting: bool,
+    progress: Arc<Progress>,
+    /// Alive while the connection is in the list, or has requests.
+    in_use: Weak<()>,
 }
 
 impl Probe {
-    fn new(ping_pong: Option<PingPong>) -> Self {
+    fn new(progress: Arc<Progress>, in_use: Weak<()>) -> Self {
         Self {
-            ping_pong,
+            ping_pong: None,
             is_waiting: false,
+            progress,
+            in_use,
         }
     }
 
-    /// Sends a probe; returns false if the last one was not answered.
-    fn send(&mut self) -> bool {
-        if self.is_waiting {
-            return false;
-        }
-        if let Some(ping_pong) = &mut self.ping_pong {
+    /// Sends a probe, unless the last one waits for its answer.
+    fn send(&mut self) {
+        if let Some(ping_pong) = self.ping_pong.as_mut().filter(|_| !self.is_waiting) {
             self.is_waiting = ping_pong.send_ping(Ping::opaque()).is_ok();
         }
-        true
+    }
+
+    /// Returns whether a probe waits for its answer, and nothing else has arrived since the last
+    /// call either.
+    fn is_unanswered(&self) -> bool {
+        let has_bytes = self.progress.take_bytes();
+        self.is_waiting && !has_bytes
     }
 
     /// Waits for the answer. Cancel-safe.

@@ -66,7 +66,10 @@ struct Connection {
     streams_max: usize,
     /// Whether `streams_max` is the endpoint's own number.
     is_settled: bool,
+    /// Whether a probe was not answered.
+    is_silent: bool,
     used_at: Instant,
+    in_use: Arc<()>,
 }
 
 /// The next step of a request.
@@ -89,6 +92,7 @@ pub(in crate::client) struct Place {
     /// Whether the connection had served others before, and had none when this one was taken.
     pub(super) was_idle: bool,
     pub(super) sender: SendRequest<Bytes>,
+    in_use: Arc<()>,
 }
 
 /// A connection that is being opened. Dropping it lets another request try.
@@ -129,19 +133,21 @@ impl Connections {
                 connection: one.id,
                 was_idle,
                 sender: one.sender.clone(),
+                in_use: one.in_use.clone(),
             });
         }
         let now = Instant::now();
         let has_failed = match &state.failed {
             // Those that waited for a failed attempt do not repeat it, one after the other.
-            Some((at, error)) if *at > began && state.open.is_empty() && state.opening == 0 => {
+            Some((at, error)) if *at > began && !state.may_have_room() && state.opening == 0 => {
                 return Next::Fail(error.clone());
             }
-            Some((at, _)) => now < *at + OPEN_AGAIN && !state.open.is_empty(),
+            Some((at, _)) => now < *at + OPEN_AGAIN && state.may_have_room(),
             None => false,
         };
         // Connections that will have room soon, as far as known.
-        let settling = |one: &&Connection| !one.is_settled || one.streams_max == 0;
+        let settling =
+            |one: &&Connection| !one.is_silent && (!one.is_settled || one.streams_max == 0);
         let coming = state.opening + state.open.iter().filter(settling).count();
         let expected = match state.expected {
             0 => STREAMS_MAX,
@@ -175,6 +181,18 @@ impl Connections {
         }
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Sets whether a connection is silent: then it gets no requests.
+    pub(super) fn set_silent(&self, id: u64, is_silent: bool) {
+        let mut state = self.state.lock();
+        let Some(one) = state.open.iter_mut().find(|one| one.id == id) else {
+            return;
+        };
+        if std::mem::replace(&mut one.is_silent, is_silent) != is_silent {
+            drop(state);
+            self.changed.notify_waiters();
+        }
     }
 
     /// Returns whether a connection has requests. One that has had none for a while is closed.
@@ -224,7 +242,7 @@ impl Connections {
 
 impl Connection {
     fn has_room(&self) -> bool {
-        self.streams < self.streams_max
+        !self.is_silent && self.streams < self.streams_max
     }
 
     /// Returns false once the endpoint goes away, or the connection has failed: its task may not
@@ -236,6 +254,11 @@ impl Connection {
 }
 
 impl State {
+    /// Returns whether there is a connection that has room, or will have.
+    fn may_have_room(&self) -> bool {
+        self.open.iter().any(|one| !one.is_silent)
+    }
+
     fn open(&mut self, connections: Arc<Connections>) -> Opening {
         self.opening += 1;
         Opening {
@@ -248,6 +271,7 @@ impl State {
 impl Opening {
     /// Adds the connection; returns the place of the request that has opened it.
     pub(super) fn opened(&self, sender: SendRequest<Bytes>) -> (Place, Weak<Connections>) {
+        let in_use = Arc::new(());
         let mut state = self.connections.state.lock();
         let id = state.next_id;
         state.next_id += 1;
@@ -260,7 +284,9 @@ impl Opening {
                 streams: 1,
                 streams_max: UNSETTLED_STREAMS,
                 is_settled: false,
+                is_silent: false,
                 used_at: Instant::now(),
+                in_use: in_use.clone(),
             });
         }
         drop(state);
@@ -269,6 +295,7 @@ impl Opening {
             connection: id,
             was_idle: false,
             sender,
+            in_use,
         };
         (place, Arc::downgrade(&self.connections))
     }
@@ -278,7 +305,7 @@ impl Opening {
     pub(in crate::client) fn failed(&self, error: &ClientError) -> bool {
         let mut state = self.connections.state.lock();
         state.failed = Some((Instant::now(), error.clone()));
-        !state.open.is_empty()
+        state.may_have_room()
     }
 }
 
@@ -296,6 +323,11 @@ impl Drop for Waiting {
 }
 
 impl Place {
+    /// Returns what is alive while the connection is in the list, or has requests.
+    pub(super) fn in_use(&self) -> Weak<()> {
+        Arc::downgrade(&self.in_use)
+    }
+
     pub(super) fn connection(&self) -> u64 {
         self.connection
     }

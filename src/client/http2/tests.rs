@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::connection::SETTLE_TIMEOUT;
+use super::connection::{PING_INTERVAL, SETTLE_TIMEOUT};
 use super::exchange::CLOSED_WITHIN;
 use crate::client::{
     Address, BoxError, Client, ClientError, ClientSettings, Permit, Protocol, RequestBody,
@@ -535,6 +535,82 @@ async fn an_endpoint_that_refuses_everything_is_given_up() {
     let error = client.get("/").await.unwrap_err();
     assert!(matches!(error, ClientError::Connection { .. }), "{error}");
     assert_eq!(peer.connections(), 4);
+}
+
+/// Starts a server whose first connection answers no probe. What it does with its first request is
+/// up to the test; afterwards it answers all others with 204.
+async fn unanswering<F>(
+    first: impl Fn(TcpStream, Arc<Seen>, u32) -> F + Clone + Send + 'static,
+) -> Peer
+where
+    F: Future<Output = TcpStream> + Send + 'static,
+{
+    Peer::with(move |mut stream, seen, number| {
+        let first = first.clone();
+        async move {
+            if number > 0 {
+                return serve(stream, 100, seen).await;
+            }
+            accept_http2(&mut stream).await;
+            let id = read_request(&mut stream).await.unwrap();
+            seen.requests.fetch_add(1, Ordering::SeqCst);
+            stream = first(stream, seen, id).await;
+            while let Some(id) = read_request(&mut stream).await {
+                write_frame(&mut stream, 1, 5, id, &[0x89]).await; // :status: 204
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_silent_connection_gets_no_requests_until_it_answers() {
+    let peer = unanswering(|mut stream, seen, id| async move {
+        seen.release.notified().await;
+        write_frame(&mut stream, 1, 5, id, &[0x88]).await; // :status: 200
+        stream
+    })
+    .await;
+    let client = peer.client(ClientSettings::default());
+    let held = client.get("/hold");
+    let others = async {
+        until(|| peer.requests() == 1).await;
+        tokio::time::sleep(PING_INTERVAL * 3).await;
+        assert_eq!(client.get("/").await.unwrap(), "hi");
+        assert_eq!(peer.connections(), 2);
+        peer.seen.release.notify_waiters();
+    };
+    let (held, ()) = tokio::join!(held, others);
+    assert_eq!(held.unwrap(), "", "a request under way goes on");
+    let answered = async {
+        while client.get("/").await.unwrap() == "hi" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, answered)
+        .await
+        .expect("it has room again");
+    assert_eq!(peer.connections(), 2);
+}
+
+#[tokio::test]
+async fn whatever_arrives_answers_a_probe() {
+    let peer = unanswering(|mut stream, _, id| async move {
+        write_frame(&mut stream, 1, 4, id, &[0x88]).await; // :status: 200
+        for part in 0..20 {
+            tokio::time::sleep(PING_INTERVAL / 4).await;
+            write_frame(&mut stream, 0, u8::from(part == 19), id, b"x").await;
+        }
+        stream
+    })
+    .await;
+    let client = peer.client(ClientSettings::default());
+    let mut body = client.send(get("/")).await.unwrap().into_body();
+    for _ in 0..16 {
+        assert!(body.frame().await.unwrap().is_ok());
+    }
+    assert_eq!(client.get("/").await.unwrap(), "", "not another connection");
+    assert_eq!(peer.connections(), 1);
 }
 
 /// How a connection ends on which a request was answered before.
