@@ -1,5 +1,6 @@
 """Ends: a request whose client has left, an answer that comes before the request is whole, and files that are none, on the binary."""
 
+import contextlib
 import json
 import os
 import signal
@@ -174,17 +175,25 @@ class Slow(unittest.TestCase):
         config = f"[server.timeouts]\n{timeouts}\n" + CONFIG.format(layer=MEMORY, per_ip=1000, token=TOKEN)
         return self.enterContext(Server(config, files={"files/large.bin": self.LARGE}))
 
-    def test_streams_of_http2_without_window_share_one_open_file_and_are_reset(self):
+    def test_streams_of_http2_without_window_hold_no_open_file_and_are_reset(self):
         one = self.start('request = "1s"')
-        open_files = lambda: sum(
-            os.path.islink(link) and "large.bin" in os.readlink(link)
-            for link in (f"/proc/{one.pid}/fd/{name}" for name in os.listdir(f"/proc/{one.pid}/fd"))
-        )
+
+        def open_files():
+            count = 0
+            for name in os.listdir(f"/proc/{one.pid}/fd"):
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    count += "large.bin" in os.readlink(f"/proc/{one.pid}/fd/{name}")
+            return count
+
         client = self.enterContext(Client(one, stream_window=0))
         for _ in range(100):
             client.ask("/files/large.bin")
         stalled = lambda: one.metric("oneport_streams_stalled_total")
-        until(lambda: self.assertLessEqual(open_files(), 1) or stalled() == 100, "all streams to be reset")
+        found = []
+        until(lambda: found.append(open_files()) or stalled() == 100, "all streams to be reset")
+        # A thread has the file open while it reads a step; a stream that waits has not.
+        self.assertLess(max(found), 50)
+        self.assertLessEqual(found[-1], 1)
 
     def test_one_that_never_closes_after_its_refusal_is_given_up_long_before_other_deadlines(self):
         one = self.start('handshake = "60s"\nkeep_alive = "60s"')
