@@ -128,12 +128,15 @@ class Files(Chaos):
                 self.status(server, "/files/a.txt")
 
         with ThreadPoolExecutor(4) as pool:
-            for _ in range(4):
-                pool.submit(ask)
-                time.sleep(0.5)
-            mount.uncover()
-            until(lambda: self.status(server, "/files/a.txt") == 200, "the file below", 4)
-            over.set()
+            try:
+                for _ in range(4):
+                    pool.submit(ask)
+                    time.sleep(0.5)
+                time.sleep(1)  # a look-up of this age is joined no more
+                mount.uncover()
+                until(lambda: self.status(server, "/files/a.txt") == 200, "the file below", 4)
+            finally:
+                over.set()
         mount.end()
 
     def test_mounts_that_do_not_answer_leave_threads_for_everything_else(self):
