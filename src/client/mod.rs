@@ -16,8 +16,8 @@
 //! report(Outcome): the caller decides whether the endpoint has failed; the breaker counts
 //! ```
 //!
-//! A pool keeps idle connections. It sends a request a second time only if the connection was
-//! closed before any byte of the request was written, so no endpoint sees a request twice.
+//! A pool keeps idle connections. It sends a request a second time only if no byte of the request
+//! was written, or if an endpoint that speaks HTTP/2 says that it has not processed the request.
 
 mod body;
 mod breaker;

@@ -62,7 +62,7 @@ pub(crate) struct DirectoryThreads {
     pool: Arc<Pool>,
     each: Arc<Semaphore>,
     queue: Semaphore,
-    /// Open files that nobody uses any more.
+    /// Open files that are no longer used.
     unused: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The router takes a path as it is: `/admin%2Fusers` is one segment, and `//admin` is not
 //! `/admin`. An application behind a proxy may decode the slash, merge the two, take a backslash
-//! for a slash, ignore path parameters (`/admin;x/users`), or take the start of `//x/admin` for a host.
-//! Then a path of one route would reach, in the application, what another route protects.
+//! for a slash, ignore path parameters (`/admin;x/users`), or take the start of `//x/admin` for a
+//! host. Then a path of one route would reach, in the application, what another route protects.
 
 /// The maximum number of readings of a path. A path with more is ambiguous.
 const READINGS_MAX: usize = 32;

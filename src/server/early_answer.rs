@@ -1,7 +1,7 @@
 //! EarlyAnswer: the end of an HTTP/2 response whose request has not ended.
 //!
-//! hyper resets a stream as soon as its response has ended and nobody reads its request (RFC 9113
-//! §8.1). Some clients then lose the response, and what is wrong with the rest of the request goes
+//! hyper resets a stream as soon as its response has ended and its request is not being read (RFC
+//! 9113 §8.1). Some clients then lose the response, and what is wrong with the rest of the request goes
 //! unnoticed. So the end of the response, its trailers if it has some, waits for the rest of a short
 //! request, which is discarded:
 //!

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from comparison.processes import free_port
+from comparison.processes import free_port, stop
 
 BENCH = Path(__file__).resolve().parent.parent
 REPOSITORY = BENCH.parent.parent
 
 START_SECONDS_MAX = 30
-STOP_SECONDS_MAX = 10
 CAPACITY = 10_000
 TOKEN = secrets.token_hex(16)
 
@@ -154,12 +153,7 @@ def _running(programs: Programs, name: str, port: int, command: list[str], envir
         _wait(lambda: _listens(process, port, log), f"{name} did not listen")
         yield Running(process.pid, port)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 def _wait(is_done: Callable[[], bool], what: str) -> None:
