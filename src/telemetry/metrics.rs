@@ -1,6 +1,6 @@
 //! Metrics: the table of all metrics, and the recorder that collects them.
 //!
-//! Each metric has a row in [`METRICS`] and a row in BEHAVIOUR.md; a test compares them. The code
+//! Each metric has a row in [`METRICS`] and a row in OPERATING.md; a test compares them. The code
 //! that handles the event counts it with `counter!`, `gauge!` or `histogram!`. [`ByRoute`] keeps
 //! the metrics with the label `route`, and drops their series with the route.
 

@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod operating;
 mod readme;
 mod reload;
 
@@ -454,7 +455,7 @@ fn words_in_source(file: &str, pattern: &str) -> Words {
 #[test]
 fn every_metric_is_in_the_list_and_no_other() {
     let described = words_in_source("src/telemetry/metrics.rs", r#""(oneport_[a-z_]+)","#);
-    let tables = tables(&page("docs/BEHAVIOUR.md"));
+    let tables = tables(&page("docs/OPERATING.md"));
     let listed: Words = keys(&tables["Metrics"])
         .iter()
         .map(|metric| metric.split('{').next().unwrap_or_default().to_owned())
