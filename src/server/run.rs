@@ -17,6 +17,7 @@ use crate::database::diagnose;
 use crate::gateway::{Gateway, Table};
 use crate::net::{Acceptor, Admission, Listener, Refused, ServerTls};
 use crate::services::Services;
+use crate::telemetry;
 
 /// How long a client may acknowledge nothing; twice `timeouts.request` if that is longer.
 const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(60);
@@ -133,6 +134,7 @@ impl Server {
                 signal = signals.next() => match signal {
                     Signal::Stop => break,
                     Signal::Reload => reloader.request(),
+                    Signal::ReopenLogs => telemetry::reopen_logs(),
                 },
                 () = reloader.step() => {}
             }
@@ -225,5 +227,11 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
 struct Accepting(#[expect(dead_code, reason = "held for its drop")] JoinSet<()>);
 
 async fn second_stop(signals: &mut Signals) {
-    while signals.next().await != Signal::Stop {}
+    loop {
+        match signals.next().await {
+            Signal::Stop => return,
+            Signal::ReopenLogs => telemetry::reopen_logs(),
+            Signal::Reload => {}
+        }
+    }
 }

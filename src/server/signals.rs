@@ -1,4 +1,4 @@
-//! Signals: SIGTERM, SIGINT and SIGHUP.
+//! Signals: SIGTERM, SIGINT, SIGHUP and SIGUSR1.
 
 use std::io;
 
@@ -11,12 +11,15 @@ pub enum Signal {
     Stop,
     /// SIGHUP: reload the configuration.
     Reload,
+    /// SIGUSR1: reopen the log's files, which a program such as logrotate has renamed.
+    ReopenLogs,
 }
 
 pub(super) struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hangup: Stream,
+    user1: Stream,
     /// SIGXFSZ, sent for a file at its size limit (`ulimit -f`), would end the process. Handled, it
     /// only makes the write fail.
     _file_size: Stream,
@@ -28,6 +31,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
             _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
@@ -38,6 +42,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
             _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user1.recv() => Signal::ReopenLogs,
         }
     }
 }

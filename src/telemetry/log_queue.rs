@@ -10,14 +10,17 @@
 //! delay a request. Once the output accepts lines again, the log reports how many were dropped, at
 //! most every 10 s.
 //!
-//! Races: one lock guards `waiting`, `taken` and `is_closing`, and one condition variable signals
-//! every change of them. `taken` is cleared only after the write, so if a flush finds both empty,
-//! everything is written. The writing thread itself pushes the notice, but not while the queue is
-//! more than half full, because a full queue would drop it too.
+//! [`reopen_logs`] makes every thread open its output again, before it writes the lines that wait.
+//!
+//! Races: one lock guards `waiting`, `taken`, `reopens` and `is_closing`, and one condition
+//! variable signals every change of them. `taken` is cleared only after the write, so if a flush
+//! finds both empty, everything is written. The writing thread itself pushes the notice, but not
+//! while the queue is more than half full, because a full queue would drop it too.
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use metrics::counter;
@@ -40,6 +43,28 @@ const WOULD_BLOCK: Duration = Duration::from_millis(20);
 
 /// The number of lines dropped by all queues of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// The queues of the process.
+static QUEUES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// Where the lines of a queue go.
+pub(crate) trait LogOutput: Write + Send {
+    /// Opens a file again, which may have been renamed. The default is for an output without a
+    /// name.
+    fn reopen(&mut self) {}
+}
+
+impl LogOutput for File {}
+
+/// Opens the files of all logs again: a program such as logrotate has renamed them.
+///
+/// Returns at once; the threads of the logs do it, before they write their next lines.
+pub fn reopen_logs() {
+    for queue in QUEUES.lock().iter().filter_map(Weak::upgrade) {
+        queue.state.lock().reopens = true;
+        queue.changed.notify_all();
+    }
+}
 
 /// Returns how many log lines the process has dropped because the log could not be written, or not
 /// fast enough.
@@ -64,6 +89,8 @@ struct State {
     waiting: Vec<u8>,
     /// The number of bytes that the thread is writing.
     taken: usize,
+    /// Whether the thread has to open its output again.
+    reopens: bool,
     is_closing: bool,
 }
 
@@ -76,10 +103,11 @@ impl LogQueue {
     ///
     /// `notice` is called on that thread with the number of lines dropped since its last call.
     pub(crate) fn start(
-        output: impl Write + Send + 'static,
+        output: impl LogOutput + 'static,
         notice: impl Fn(u64) + Send + 'static,
     ) -> io::Result<(Self, Flush)> {
         let queue = Self::with_room(WAITING_MAX);
+        queue.register();
         let writing = queue.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
@@ -93,6 +121,13 @@ impl LogQueue {
             changed: Condvar::new(),
             waiting_max,
         }))
+    }
+
+    /// Makes [`reopen_logs`] reach the queue.
+    fn register(&self) {
+        let mut queues = QUEUES.lock();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(&self.0));
     }
 
     /// Queues whole lines, or drops and counts them if there is no room.
@@ -160,7 +195,7 @@ struct Writer<W, N> {
     is_torn: bool,
 }
 
-impl<W: Write, N: Fn(u64)> Writer<W, N> {
+impl<W: LogOutput, N: Fn(u64)> Writer<W, N> {
     fn new(queue: LogQueue, output: W, notice: N) -> Self {
         Self {
             queue,
@@ -176,6 +211,10 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         let mut lines = Vec::new();
         let mut can_write = true;
         while self.take(&mut lines, can_write) {
+            if std::mem::take(&mut self.queue.state().reopens) {
+                self.output.reopen();
+                self.is_torn = false; // of the file before
+            }
             if !lines.is_empty() {
                 can_write = self.write(&lines);
                 lines.clear();
@@ -189,8 +228,8 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
         }
     }
 
-    /// Waits for lines and takes them all, or none if a notice is due. Returns `false` once the
-    /// queue is closed and empty.
+    /// Waits for lines and takes them all, or none if a notice is due or the output has to be
+    /// opened again. Returns `false` once the queue is closed and empty.
     fn take(&self, lines: &mut Vec<u8>, can_write: bool) -> bool {
         let mut state = self.queue.state();
         loop {
@@ -201,6 +240,9 @@ impl<W: Write, N: Fn(u64)> Writer<W, N> {
             }
             if state.is_closing {
                 return false;
+            }
+            if state.reopens {
+                return true;
             }
             let until_notice = if can_write && log_lines_dropped() > self.noticed {
                 self.until_notice()
@@ -281,121 +323,4 @@ fn count_dropped(lines: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    /// An output that a test controls: each write waits for a permit; `Err` fails it.
-    struct Gate {
-        permits: Receiver<io::Result<usize>>,
-        written: Sender<Vec<u8>>,
-    }
-
-    impl Write for Gate {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let most = self
-                .permits
-                .recv_timeout(PATIENCE)
-                .map_err(io::Error::other)??;
-            let count = bytes.len().min(most);
-            let _ = self.written.send(bytes[..count].to_vec());
-            Ok(count)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    struct Bench {
-        queue: LogQueue,
-        permits: Sender<io::Result<usize>>,
-        written: Receiver<Vec<u8>>,
-        notices: Receiver<u64>,
-    }
-
-    fn bench(waiting_max: usize) -> Bench {
-        let (permits, permitted) = channel();
-        let (write, written) = channel();
-        let (notice, notices) = channel();
-        let queue = LogQueue::with_room(waiting_max);
-        let gate = Gate {
-            permits: permitted,
-            written: write,
-        };
-        let writer = Writer::new(queue.clone(), gate, move |lines| {
-            let _ = notice.send(lines);
-        });
-        std::thread::spawn(move || writer.run());
-        Bench {
-            queue,
-            permits,
-            written,
-            notices,
-        }
-    }
-
-    impl Bench {
-        fn permit(&self, write: io::Result<usize>) {
-            self.permits.send(write).unwrap();
-        }
-
-        fn read(&self) -> String {
-            String::from_utf8(self.written.recv_timeout(PATIENCE).unwrap()).unwrap()
-        }
-    }
-
-    // A single test, because the process has one count of dropped lines.
-    #[test]
-    fn lines_are_written_whole_or_dropped_and_counted_with_a_notice() {
-        // A line written in pieces arrives whole.
-        let pieces = bench(1 << 10);
-        pieces.queue.push(b"one line\n");
-        pieces.permit(Ok(4));
-        pieces.permit(Ok(100));
-        assert_eq!(pieces.read() + &pieces.read(), "one line\n");
-        assert!(pieces.queue.flush(PATIENCE));
-
-        // A stalled reader loses lines once the queue is full. The notice follows when it reads
-        // again.
-        let stalled = bench(100);
-        let before = log_lines_dropped();
-        stalled.queue.push(b"taken\n");
-        // The thread has taken the first line once the queue is empty again.
-        let taken = Instant::now();
-        while !stalled.queue.state().waiting.is_empty() {
-            assert!(taken.elapsed() < PATIENCE);
-            std::thread::yield_now();
-        }
-        for _ in 0..20 {
-            stalled.queue.push(b"123456789\n");
-        }
-        assert_eq!(log_lines_dropped() - before, 11);
-        assert!(!stalled.queue.flush(Duration::ZERO));
-        stalled.permit(Ok(1_000));
-        stalled.permit(Ok(1_000));
-        assert_eq!(stalled.read(), "taken\n");
-        assert_eq!(stalled.read(), "123456789\n".repeat(9));
-        assert_eq!(stalled.notices.recv_timeout(PATIENCE), Ok(11));
-
-        // A failed write loses the lines after the failure, and the next write begins a new line.
-        let full = bench(1 << 10);
-        full.queue.push(b"first\nsecond\nthird\n");
-        full.permit(Ok(8));
-        full.permit(Err(io::ErrorKind::StorageFull.into()));
-        assert_eq!(full.read(), "first\nse");
-        assert!(full.queue.flush(PATIENCE));
-        assert!(
-            full.notices.try_recv().is_err(),
-            "no notice while the output fails"
-        );
-        full.queue.push(b"fourth\n");
-        full.permit(Ok(100));
-        full.permit(Ok(100));
-        assert_eq!(full.read() + &full.read(), "\nfourth\n");
-        assert_eq!(full.notices.recv_timeout(PATIENCE), Ok(2));
-    }
-}
+mod tests;

@@ -17,8 +17,8 @@ mod metrics;
 mod route_series;
 
 pub use log::{ACCESS, Format, Log, check_level, start_log};
-pub use log_queue::log_lines_dropped;
 pub(crate) use log_queue::{Flush, LogQueue};
+pub use log_queue::{log_lines_dropped, reopen_logs};
 pub(crate) use log_throttle::{LOG_INTERVAL, LogThrottle};
 pub use metrics::{event_dropped, events_dropped, start_metrics};
 pub use route_series::Metrics;
