@@ -82,7 +82,7 @@ fn serve(store: &str, cache: &str) {
         config.server.bind = vec![Bind::Tcp("127.0.0.1:0".to_owned()).into()];
         let (table, _) = compile(&config, &Registry::builtin()).expect("sound routes");
         let server = Server::start(config, table).await.expect("a server");
-        let address = server.listeners().first().and_then(Listener::address);
+        let address = server.listeners().next().and_then(Listener::address);
         println!("{}", address.expect("an address"));
         let services = server.gateway().services().clone();
         let users = services.auth.users().expect("a table of users");

@@ -59,6 +59,11 @@ impl<T: Send + 'static> TaskSet<T> {
         self.set.spawn(future);
     }
 
+    /// Ends all tasks at their next wait.
+    pub(crate) fn abort_all(&mut self) {
+        self.set.abort_all();
+    }
+
     /// Waits for one of the tasks; `None` if there is none.
     pub(crate) async fn join_next(&mut self) -> Option<Result<T, JoinError>> {
         self.set.join_next().await

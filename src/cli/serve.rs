@@ -99,7 +99,7 @@ async fn serve(loaded: Loaded, reload: Reload, console: &Console) -> u8 {
             return FAILURE;
         }
     };
-    let places: Vec<String> = server.listeners().iter().map(ToString::to_string).collect();
+    let places: Vec<String> = server.urls().collect();
     console.banner(&places.join(", "), &tables);
     match server.run(reload).await {
         Ok(drained) => {

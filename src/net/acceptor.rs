@@ -4,7 +4,8 @@
 //! accept ──> Admission ──> admitted: a task runs Serve::serve, which holds the permit to its end
 //!    │           └───────> over a limit: refused, answered with Serve::OVERLOADED
 //!    │                        └── more than REFUSED_MAX of those: dropped without an answer
-//!    └── error of the listener (EMFILE, ENFILE, ENOMEM): logged, next try after ACCEPT_PAUSE
+//!    ├── error of the listener (EMFILE, ENFILE, ENOMEM): logged, next try after ACCEPT_PAUSE
+//!    └── closing: what has arrived is accepted, then the listener is closed
 //! ```
 
 use std::future::Future;
@@ -14,14 +15,16 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use metrics::counter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, ConnectionPermit};
 use super::descriptors;
-use super::listener::{Connection, Listener};
+use super::listener::{BACKLOG, Connection, Listener};
 use super::peek::FirstByte;
 use super::stream::Stream;
 use crate::tasks::Tasks;
@@ -34,6 +37,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The most refused connections answered at once, and how long each may take to read the answer.
 const REFUSED_MAX: usize = 256;
 const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
+
+/// After how many connections an acceptor that closes lets other tasks run.
+const CLOSING_BATCH: i32 = 64;
 
 /// The most reads of a refused connection, a KiB each.
 const REFUSED_READS_MAX: usize = 64;
@@ -61,8 +67,9 @@ pub(crate) trait Serve: Send + Sync + 'static {
 
 /// Accepts on one listener.
 pub(crate) struct Acceptor<S> {
-    listener: Listener,
-    service: Arc<S>,
+    listener: Arc<Listener>,
+    /// The service of new connections.
+    service: Arc<ArcSwap<S>>,
     admission: Admission,
     refused: Refused,
     tasks: Tasks,
@@ -83,8 +90,8 @@ impl Refused {
 
 impl<S: Serve> Acceptor<S> {
     pub(crate) fn new(
-        listener: Listener,
-        service: Arc<S>,
+        listener: Arc<Listener>,
+        service: Arc<ArcSwap<S>>,
         admission: Admission,
         refused: Refused,
         tasks: Tasks,
@@ -98,14 +105,43 @@ impl<S: Serve> Acceptor<S> {
         }
     }
 
-    /// Accepts until the future is dropped, which closes the listener. A panic costs at most one
-    /// connection.
-    pub(crate) async fn run(self) {
+    /// Accepts until `closing` is cancelled or the future is dropped. Cancelled, it still accepts the
+    /// connections that the kernel has queued: closing the listener resets those. A panic costs at
+    /// most one connection.
+    pub(crate) async fn run(self, closing: CancellationToken) {
+        tokio::select! {
+            () = self.accept_all() => {}
+            () = closing.cancelled() => {}
+        }
+        let accepting = AssertUnwindSafe(self.accept_arrived());
+        if accepting.catch_unwind().await.is_err() {
+            counter!("oneport_panics_total").increment(1);
+        }
+    }
+
+    async fn accept_all(&self) {
         loop {
             let accepting = AssertUnwindSafe(self.accept());
             if accepting.catch_unwind().await.is_err() {
                 counter!("oneport_panics_total").increment(1);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    /// Accepts the connections that have arrived, at most as many as the kernel queues.
+    async fn accept_arrived(&self) {
+        for count in 1..=BACKLOG {
+            match self.listener.try_accept() {
+                Ok(Some(connection)) => {
+                    counter!("oneport_connections_total").increment(1);
+                    self.admit(connection);
+                }
+                Err(error) if is_connection_error(&error) => {}
+                Ok(None) | Err(_) => return,
+            }
+            if count % CLOSING_BATCH == 0 {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -133,23 +169,24 @@ impl<S: Serve> Acceptor<S> {
     /// Never waits: a slow client must not delay the next one.
     fn admit(&self, connection: Connection) {
         let peer = connection.peer;
-        match self.admission.admit(self.service.counted_ip(peer)) {
+        let service = self.service.load_full();
+        match self.admission.admit(service.counted_ip(peer)) {
             Some(permit) => self
                 .tasks
-                .spawn("connection", self.service.clone().serve(connection, permit)),
+                .spawn("connection", service.serve(connection, permit)),
             None => {
                 let shown = peer.map(tracing::field::display);
                 tracing::debug!(peer = shown, "connection refused");
-                self.refuse(connection.stream, peer);
+                self.refuse(&*service, connection.stream, peer);
             }
         }
     }
 
-    fn refuse(&self, mut stream: Stream, peer: Option<SocketAddr>) {
+    fn refuse(&self, service: &S, mut stream: Stream, peer: Option<SocketAddr>) {
         if let Ok(permit) = self.refused.0.clone().try_acquire_owned() {
-            let speaks_tls = self.service.speaks_tls();
+            let speaks_tls = service.speaks_tls();
             // A proxy's connection is not counted for it. Its header is not the first byte of TLS.
-            let may_announce = speaks_tls && self.service.counted_ip(peer).is_none();
+            let may_announce = speaks_tls && service.counted_ip(peer).is_none();
             self.tasks.spawn("refused connection", async move {
                 let _permit = permit;
                 let refusing = async {

@@ -182,6 +182,13 @@ impl From<Bind> for Listen {
     }
 }
 
+impl Listen {
+    /// Returns whether a unix socket's file has the same permissions and group in both entries.
+    pub(crate) fn has_access_of(&self, other: &Self) -> bool {
+        self.mode == other.mode && self.group == other.group
+    }
+}
+
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::address::{Scheme, ServerAddress, ServerEnd};
 use super::bind::{Bind, Listen};
@@ -24,17 +25,15 @@ pub struct Listener {
     kind: Kind,
     /// Our side, if all connections share it; `None` when listening on all addresses.
     server: Option<Arc<ServerEnd>>,
-    websocket_over_http2: bool,
-    speaks_tls: bool,
 }
 
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
     Unix {
-        /// The socket's file, unless it was inherited. The field comes before `listener`, so that
-        /// the file is removed first: while the listener is open, no other file has its inode.
-        #[expect(dead_code, reason = "removed when it is dropped")]
+        /// The socket's file, unless the parent process owns it. The field comes before `listener`,
+        /// so that the file is removed first: while the listener is open, no other file has its
+        /// inode.
         file: Option<SocketFile>,
         listener: UnixListener,
         path: Arc<str>,
@@ -69,32 +68,53 @@ impl Listener {
                     file: Some(file),
                 }]
             }
-            Bind::Fd(descriptor) => vec![match socket_activation::take(*descriptor)? {
-                Inherited::Tcp(listener) => Kind::Tcp(listener),
-                Inherited::Unix { listener, path } => Kind::Unix {
-                    file: None,
-                    listener,
-                    path,
-                },
-            }],
+            Bind::Fd(descriptor) => vec![socket_activation::take(*descriptor)?.into()],
         };
-        let listener = |kind| Self {
-            server: common_address(&kind),
-            kind,
-            websocket_over_http2: listen.websocket_over_http2,
-            speaks_tls: listen.tls,
-        };
-        Ok(kinds.into_iter().map(listener).collect())
+        Ok(kinds.into_iter().map(Self::from).collect())
     }
 
-    /// Returns whether clients may open WebSockets over HTTP/2 (RFC 8441).
-    pub(crate) fn allows_websocket_over_http2(&self) -> bool {
-        self.websocket_over_http2
+    /// Takes over a listener that another process of this server has opened for the same entry. The
+    /// file of a unix socket is this process's from then on.
+    pub(crate) fn inherit(listen: &Listen, descriptor: OwnedFd) -> io::Result<Self> {
+        let mut kind = Kind::from(Inherited::new(descriptor)?);
+        if let (Kind::Unix { file, .. }, Bind::Unix(path)) = (&mut kind, &listen.address) {
+            unix_listener::set_access(path, listen.mode, listen.group.as_deref())?;
+            *file = Some(SocketFile::existing(path)?);
+        }
+        Ok(Self::from(kind))
     }
 
-    /// Returns whether connections may begin with TLS.
-    pub(crate) fn speaks_tls(&self) -> bool {
-        self.speaks_tls && matches!(self.kind, Kind::Tcp(_))
+    /// Returns a second descriptor of the listener, for another process.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        match &self.kind {
+            Kind::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Kind::Unix { listener, .. } => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// Leaves the file of a unix socket to another process.
+    pub(crate) fn give_up_file(&self) {
+        if let Kind::Unix {
+            file: Some(file), ..
+        } = &self.kind
+        {
+            file.give_up();
+        }
+    }
+
+    /// Sets the permissions of a unix socket's file as its entry says.
+    pub(crate) fn set_access(&self, listen: &Listen) -> io::Result<()> {
+        match (&self.kind, &listen.address) {
+            (Kind::Unix { file: Some(_), .. }, Bind::Unix(path)) => {
+                unix_listener::set_access(path, listen.mode, listen.group.as_deref())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether connections can be encrypted. Those on a unix socket never are.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(_))
     }
 
     /// Returns the TCP address; `None` for a unix socket.
@@ -103,6 +123,16 @@ impl Listener {
         match &self.kind {
             Kind::Tcp(listener) => listener.local_addr().ok(),
             Kind::Unix { .. } => None,
+        }
+    }
+
+    /// Returns the place as a URL: `https://127.0.0.1:8000`, `unix:run/oneport.sock`.
+    #[must_use]
+    pub fn url(&self, speaks_tls: bool) -> String {
+        match self.is_tcp() {
+            true if speaks_tls => format!("https://{self}"),
+            true => format!("http://{self}"),
+            false => self.to_string(),
         }
     }
 
@@ -126,29 +156,85 @@ impl Listener {
 
     /// Waits for the next connection. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<Connection> {
-        let (stream, peer, local) = match &self.kind {
+        match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                let local = match self.server {
-                    Some(_) => None,
-                    None => stream.local_addr().ok(),
-                };
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                (Stream::Tcp(stream), Some(peer), local)
+                self.tcp_connection(stream, peer)
             }
             Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                (Stream::Unix(stream), None, None)
+                Ok(self.connection(Stream::Unix(stream), None, None))
+            }
+        }
+    }
+
+    /// Accepts a connection that has arrived; `None` if there is none.
+    pub(super) fn try_accept(&self) -> io::Result<Option<Connection>> {
+        let accepted = match &self.kind {
+            Kind::Tcp(listener) => SockRef::from(listener).accept(),
+            Kind::Unix { listener, .. } => SockRef::from(listener).accept(),
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        socket.set_nonblocking(true)?;
+        let connection = match peer.as_socket() {
+            Some(peer) => self.tcp_connection(TcpStream::from_std(socket.into())?, peer)?,
+            None => {
+                let stream = UnixStream::from_std(socket.into())?;
+                self.connection(Stream::Unix(stream), None, None)
             }
         };
+        Ok(Some(connection))
+    }
+
+    fn tcp_connection(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        let local = match self.server {
+            Some(_) => None,
+            None => stream.local_addr().ok(),
+        };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Ok(self.connection(Stream::Tcp(stream), Some(peer), local))
+    }
+
+    fn connection(
+        &self,
+        stream: Stream,
+        peer: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) -> Connection {
         let server = self.server.clone();
-        Ok(Connection {
+        Connection {
             stream,
             peer,
             server: server.or_else(|| Some(Arc::new(ServerAddress::Tcp(local?).into()))),
             scheme: Scheme::Plain,
-        })
+        }
+    }
+}
+
+impl From<Kind> for Listener {
+    fn from(kind: Kind) -> Self {
+        Self {
+            server: common_address(&kind),
+            kind,
+        }
+    }
+}
+
+impl From<Inherited> for Kind {
+    fn from(inherited: Inherited) -> Self {
+        match inherited {
+            Inherited::Tcp(listener) => Self::Tcp(listener),
+            Inherited::Unix { listener, path } => Self::Unix {
+                file: None,
+                listener,
+                path,
+            },
+        }
     }
 }
 
@@ -156,8 +242,7 @@ impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Tcp(listener) => match listener.local_addr() {
-                Ok(address) if self.speaks_tls => write!(f, "https://{address}"),
-                Ok(address) => write!(f, "http://{address}"),
+                Ok(address) => address.fmt(f),
                 Err(error) => write!(f, "an unknown address ({error})"),
             },
             Kind::Unix { path, .. } => write!(f, "unix:{path}"),

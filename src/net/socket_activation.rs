@@ -2,10 +2,12 @@
 //! `LISTEN_FDS`).
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock};
 
 use listenfd::ListenFd;
 use parking_lot::Mutex;
+use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
 
 /// The number of the first descriptor that is passed on (`sd_listen_fds(3)`).
@@ -34,22 +36,32 @@ pub(super) fn take(descriptor: i32) -> io::Result<Inherited> {
         )
     })?;
     if let Ok(Some(listener)) = inherited.take_tcp_listener(at) {
-        listener.set_nonblocking(true)?;
-        return Ok(Inherited::Tcp(TcpListener::from_std(listener)?));
+        return Inherited::new(listener.into());
     }
-    let Some(listener) = inherited.take_unix_listener(at)? else {
-        return Err(io::Error::new(
+    match inherited.take_unix_listener(at)? {
+        Some(listener) => Inherited::new(listener.into()),
+        None => Err(io::Error::new(
             io::ErrorKind::NotFound,
             format!("the parent process passed no descriptor {descriptor} (LISTEN_FDS)"),
-        ));
-    };
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let path = address
-        .as_pathname()
-        .map_or_else(|| "inherited".into(), |path| path.to_string_lossy());
-    Ok(Inherited::Unix {
-        path: path.into(),
-        listener: UnixListener::from_std(listener)?,
-    })
+        )),
+    }
+}
+
+impl Inherited {
+    /// Reads of which kind a listener is.
+    pub(super) fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(descriptor);
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        if address.is_unix() {
+            let path = address
+                .as_pathname()
+                .map_or_else(|| "inherited".into(), |path| path.to_string_lossy());
+            return Ok(Self::Unix {
+                path: path.into(),
+                listener: UnixListener::from_std(socket.into())?,
+            });
+        }
+        Ok(Self::Tcp(TcpListener::from_std(socket.into())?))
+    }
 }

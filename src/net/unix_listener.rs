@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::Group;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -12,12 +13,13 @@ use tokio::net::UnixListener;
 
 use super::listener::BACKLOG;
 
-/// A socket's file, removed on drop unless another process has replaced it.
+/// A socket's file, removed on drop unless another process has replaced it or taken it over.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode. The inode is not reused before the socket is closed.
     identity: (u64, u64),
+    is_given_up: AtomicBool,
 }
 
 /// Listens on a path. Replaces a socket file that no process listens on, and no other file.
@@ -54,11 +56,7 @@ pub(super) fn open(
         descriptor.set_permissions(Permissions::from_mode(mode & 0o700))?;
     }
     socket.bind(&address)?;
-    let metadata = path.symlink_metadata()?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: (metadata.dev(), metadata.ino()),
-    };
+    let file = SocketFile::existing(path)?;
     if let Some(group) = group {
         chown(path, None, Some(group))?;
     }
@@ -68,6 +66,17 @@ pub(super) fn open(
     // Until this call, connections are refused.
     socket.listen(BACKLOG)?;
     Ok((UnixListener::from_std(socket.into())?, file))
+}
+
+/// Sets the permissions and the group of a socket's file. `None` leaves them as they are.
+pub(super) fn set_access(path: &Path, mode: Option<u32>, group: Option<&str>) -> io::Result<()> {
+    if let Some(group) = group {
+        chown(path, None, Some(group_id(group)?))?;
+    }
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }
 
 /// Returns whether a process listens on a socket. Never waits: `EAGAIN` means that the queue of the
@@ -98,8 +107,28 @@ fn group_id(group: &str) -> io::Result<u32> {
     }
 }
 
+impl SocketFile {
+    /// Takes the file at a path.
+    pub(super) fn existing(path: &Path) -> io::Result<Self> {
+        let metadata = path.symlink_metadata()?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+            is_given_up: AtomicBool::new(false),
+        })
+    }
+
+    /// Leaves the file to another process.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if *self.is_given_up.get_mut() {
+            return;
+        }
         let is_ours = self
             .path
             .symlink_metadata()

@@ -32,7 +32,7 @@ use super::connection_timeouts::{ConnectionTimeouts, millis};
 use super::hyper_tasks::HyperTasks;
 use super::respond::{PendingUpgrade, Shared, respond};
 use super::timed_stream::TimedStream;
-use crate::config::ServerConfig;
+use crate::config::{Config, Listen, ServerConfig};
 use crate::gateway::{ConnectionInfo, Fragment, Gateway};
 use crate::http::ClientEnd;
 use crate::net::{Admission, Connection, ConnectionPermit, Listener, Serve};
@@ -50,6 +50,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// connection may be silent for a long time.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may acknowledge nothing; twice `timeouts.request` if that is longer.
+const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(60);
 
 /// Serves HTTP on all connections of one listener.
 pub(super) struct HttpServer {
@@ -80,11 +83,29 @@ impl Drop for OpenGuard<'_> {
 }
 
 impl HttpServer {
-    pub(super) fn new(
-        gateway: Gateway,
-        server: ServerConfig,
-        admission: Admission,
-        listener: &Listener,
+    /// Returns what makes the service of each listener from a configuration.
+    pub(super) fn of<'c>(
+        gateway: &'c Gateway,
+        config: &'c Config,
+        admission: &'c Admission,
+    ) -> impl Fn(&Listen, &Listener) -> Arc<Self> + 'c {
+        // Exceeds the longest wait of a write, because a slow reader with a full buffer acknowledges
+        // nothing.
+        let unacknowledged_max = UNACKNOWLEDGED_MIN.max(config.server.timeouts.request * 2);
+        move |listen, listener| {
+            // Optional: without it, timeouts close these connections.
+            let _ = listener.detect_dead_peers(unacknowledged_max);
+            let speaks_tls = listen.tls && config.server.tls.is_some() && listener.is_tcp();
+            Self::new(gateway, &config.server, admission, listen, speaks_tls)
+        }
+    }
+
+    fn new(
+        gateway: &Gateway,
+        server: &ServerConfig,
+        admission: &Admission,
+        listen: &Listen,
+        speaks_tls: bool,
     ) -> Arc<Self> {
         let services = gateway.services();
         let write = millis(server.timeouts.request);
@@ -106,17 +127,17 @@ impl HttpServer {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        if listener.allows_websocket_over_http2() {
+        if listen.websocket_over_http2 {
             builder.http2().enable_connect_protocol();
         }
         Arc::new(Self {
             builder,
             tasks,
-            gateway,
-            server,
-            admission,
+            gateway: gateway.clone(),
+            server: server.clone(),
+            admission: admission.clone(),
             open: gauge!("oneport_connections"),
-            speaks_tls: listener.speaks_tls(),
+            speaks_tls,
         })
     }
 

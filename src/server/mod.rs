@@ -10,6 +10,7 @@ mod early_answer;
 mod file_watch;
 mod head_scanner;
 mod hyper_tasks;
+mod listeners;
 mod reload;
 mod respond;
 mod response_body;

@@ -1,33 +1,29 @@
 //! Server: starts listeners and services, accepts connections, reloads, and drains.
 
 use std::io;
-use std::time::Duration;
 
 use thiserror::Error;
-use tokio::task::JoinSet;
 
 use super::certificate_watch::watch_certificates;
 use super::connection::HttpServer;
 use super::drain::{Drained, drain};
+use super::listeners::{Inherited, Listeners, OpenError, Opened, missing};
 use super::reload::{Reload, Reloader};
 use super::signals::{Signal, Signals};
 use crate::acme::Acme;
-use crate::config::{Bind, Config, Listen, StoreUrl};
+use crate::config::{Bind, Config, StoreUrl};
 use crate::database::diagnose;
 use crate::gateway::{Gateway, Table};
-use crate::net::{Acceptor, Admission, Listener, Refused, ServerTls};
+use crate::net::{Admission, Listener, Refused, ServerTls};
 use crate::services::Services;
 use crate::telemetry;
-
-/// How long a client may acknowledge nothing; twice `timeouts.request` if that is longer.
-const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(60);
 
 /// A server with open listeners.
 #[derive(Debug)]
 pub struct Server {
     gateway: Gateway,
     config: Config,
-    listeners: Vec<Listener>,
+    opened: Opened,
 }
 
 /// Why a server did not start.
@@ -52,30 +48,27 @@ pub enum StartError {
     Signals(io::Error),
 }
 
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        let OpenError { bind, cause, .. } = error;
+        Self::Bind { bind, cause }
+    }
+}
+
 impl Server {
     /// Opens the listeners and services of a configuration. Needs a tokio runtime.
     pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
-        let mut listeners = Vec::new();
-        // Exceeds the longest wait of a write, because a slow reader with a full buffer
-        // acknowledges nothing.
-        let unacknowledged_max = UNACKNOWLEDGED_MIN.max(config.server.timeouts.request * 2);
-        for bind in &config.server.bind {
-            let bind = &Listen {
-                tls: bind.tls && table.tls.is_some(),
-                ..bind.clone()
-            };
-            let opened = Listener::open(bind)
-                .await
-                .map_err(|cause| StartError::Bind {
-                    bind: bind.address.clone(),
-                    cause,
-                })?;
-            for listener in &opened {
-                // Optional: without it, timeouts close these connections.
-                let _ = listener.detect_dead_peers(unacknowledged_max);
-            }
-            listeners.extend(opened);
-        }
+        Self::inherit(config, table, Vec::new()).await
+    }
+
+    /// Like [`Server::start`], with listeners that another process has opened.
+    pub(super) async fn inherit(
+        config: Config,
+        table: Table,
+        inherited: Vec<Inherited>,
+    ) -> Result<Self, StartError> {
+        let missing = missing(&config.server.bind, &[]);
+        let opened = Opened::open(missing, inherited).await?;
         let services = Services::new(&config, table.templates().clone(), table.state())
             .map_err(StartError::Store)?;
         if let Some(tls) = &table.tls {
@@ -93,14 +86,20 @@ impl Server {
         Ok(Self {
             gateway,
             config,
-            listeners,
+            opened,
         })
     }
 
     /// Returns the listeners.
-    #[must_use]
-    pub fn listeners(&self) -> &[Listener] {
-        &self.listeners
+    pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.opened.iter().map(|(_, listener)| listener)
+    }
+
+    /// Returns the URLs of the listeners.
+    pub fn urls(&self) -> impl Iterator<Item = String> {
+        let has_tls = self.config.server.tls.is_some();
+        let opened = self.opened.iter();
+        opened.map(move |(listen, listener)| listener.url(listen.tls && has_tls))
     }
 
     /// Returns the gateway behind the listeners.
@@ -115,20 +114,18 @@ impl Server {
         let gateway = self.gateway.clone();
         let accepting = self.accept();
         stop.await;
-        drop(accepting); // no new connections
+        accepting.close().finish().await; // no new connections
         drain(&gateway, deadline).await
     }
 
     /// Serves until a signal stops the server, and reloads on SIGHUP. On a second stop signal
     /// during the drain, returns at once.
-    pub async fn run(mut self, reload: Reload) -> Result<Drained, StartError> {
+    pub async fn run(self, reload: Reload) -> Result<Drained, StartError> {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
         let deadline = self.config.server.timeouts.drain;
         let gateway = self.gateway.clone();
-        let config = std::mem::take(&mut self.config);
-        self.config.server = config.server.clone();
+        let mut reloader = Reloader::new(gateway.clone(), self.config.clone(), reload);
         let accepting = self.accept();
-        let mut reloader = Reloader::new(gateway.clone(), config, reload);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -139,7 +136,7 @@ impl Server {
                 () = reloader.step() => {}
             }
         }
-        drop(accepting);
+        accepting.close().finish().await;
         tracing::info!(
             sockets = gateway.sockets().len(),
             seconds = deadline.as_secs_f64(),
@@ -151,30 +148,22 @@ impl Server {
         }
     }
 
-    /// Accepts on all listeners until the returned value is dropped.
-    fn accept(self) -> Accepting {
-        let services = self.gateway.services();
-        let connections_max = self.config.server.limits.connections;
+    /// Accepts on all listeners until the returned value is closed or dropped.
+    fn accept(self) -> Listeners<HttpServer> {
+        let Self {
+            gateway,
+            config,
+            opened,
+        } = self;
+        let services = gateway.services();
+        let connections_max = config.server.limits.connections;
         let admission = Admission::new(connections_max, services.clients.clone());
-        let refused = Refused::new();
-        let mut accepting = JoinSet::new();
-        for listener in self.listeners {
-            let http_server = HttpServer::new(
-                self.gateway.clone(),
-                self.config.server.clone(),
-                admission.clone(),
-                &listener,
-            );
-            let acceptor = Acceptor::new(
-                listener,
-                http_server,
-                admission.clone(),
-                refused.clone(),
-                services.tasks.clone(),
-            );
-            accepting.spawn(acceptor.run());
-        }
-        Accepting(accepting)
+        let mut listeners =
+            Listeners::new(admission.clone(), Refused::new(), services.tasks.clone());
+        let service = HttpServer::of(&gateway, &config, &admission);
+        // None is open yet, so there is nothing to close.
+        drop(listeners.apply(&config.server.bind, opened, service));
+        listeners
     }
 }
 
@@ -222,9 +211,6 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
     let _ = services.secrets.key();
     Ok(())
 }
-
-/// The accept loops. Dropping it ends them and closes the listeners.
-struct Accepting(#[expect(dead_code, reason = "held for its drop")] JoinSet<()>);
 
 async fn second_stop(signals: &mut Signals) {
     loop {

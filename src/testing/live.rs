@@ -55,7 +55,7 @@ impl LiveServer {
         };
         let Some(address) = server
             .listeners()
-            .first()
+            .next()
             .and_then(crate::server::Listener::address)
         else {
             panic!("the server listens nowhere");

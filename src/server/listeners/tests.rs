@@ -1,0 +1,239 @@
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::*;
+use crate::net::{ClientLimit, Connection, ConnectionPermit};
+
+/// Sends its letter for each byte that it receives.
+struct Letter(u8);
+
+impl Serve for Letter {
+    const OVERLOADED: &'static [u8] = b"";
+
+    fn speaks_tls(&self) -> bool {
+        false
+    }
+
+    fn counted_ip(&self, _: Option<SocketAddr>) -> Option<IpAddr> {
+        None
+    }
+
+    async fn serve(self: Arc<Self>, mut connection: Connection, _: ConnectionPermit) {
+        while let Ok(1) = connection.stream.read(&mut [0]).await {
+            if connection.stream.write_all(&[self.0]).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A new directory, removed at the end of its test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("oneport-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn listeners() -> Listeners<Letter> {
+    let admission = Admission::new(1_000, ClientLimit::new(1_000));
+    Listeners::new(admission, Refused::new(), Tasks::default())
+}
+
+fn letter(letter: u8) -> impl Fn(&Listen, &Listener) -> Arc<Letter> {
+    move |_, _| Arc::new(Letter(letter))
+}
+
+fn at(address: impl ToString) -> Listen {
+    address.to_string().parse::<Bind>().unwrap().into()
+}
+
+fn unix(path: &Path) -> Listen {
+    Bind::Unix(path.to_owned()).into()
+}
+
+async fn open(wanted: &[Listen], open: &[Bind]) -> Result<Opened, OpenError> {
+    Opened::open(missing(wanted, open), Vec::new()).await
+}
+
+/// Listens at exactly these entries, all served by one letter. Returns their addresses.
+async fn serve(
+    listeners: &mut Listeners<Letter>,
+    wanted: &[Listen],
+    name: u8,
+) -> Vec<Option<SocketAddr>> {
+    let opened = open(wanted, &listeners.addresses()).await.unwrap();
+    listeners.apply(wanted, opened, letter(name)).finish().await;
+    let entries = listeners.open.iter();
+    entries
+        .flat_map(|entry| entry.listeners.iter().map(|listener| listener.address()))
+        .collect()
+}
+
+async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> Option<u8> {
+    stream.write_all(b"?").await.ok()?;
+    stream.read_u8().await.ok()
+}
+
+/// Two ports that were free a moment ago.
+fn free_ports() -> [SocketAddr; 2] {
+    [(), ()]
+        .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
+        .map(|listener| listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn one_entry_that_cannot_be_opened_opens_none() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let [free, _] = free_ports();
+    let wanted = [at(free), at(taken.local_addr().unwrap())];
+    let error = open(&wanted, &[]).await.unwrap_err();
+    assert_eq!(
+        (error.index, error.cause.kind()),
+        (1, io::ErrorKind::AddrInUse)
+    );
+    assert_eq!(error.bind, wanted[1].address);
+    TcpListener::bind(free).unwrap();
+}
+
+#[tokio::test]
+async fn closing_a_listener_keeps_its_connections() {
+    let mut listeners = listeners();
+    let [kept, closed] = free_ports();
+    serve(&mut listeners, &[at(kept), at(closed)], b'a').await;
+    let mut before = TcpStream::connect(closed).await.unwrap();
+    assert_eq!(ask(&mut before).await, Some(b'a'));
+    serve(&mut listeners, &[at(kept)], b'b').await;
+    assert!(TcpStream::connect(closed).await.is_err());
+    TcpListener::bind(closed).unwrap();
+    assert_eq!(ask(&mut before).await, Some(b'a'));
+    let mut other = TcpStream::connect(kept).await.unwrap();
+    assert_eq!(ask(&mut other).await, Some(b'b'));
+}
+
+#[tokio::test]
+async fn listener_that_stays_serves_new_connections_by_the_new_service() {
+    let mut listeners = listeners();
+    let wanted = [at("127.0.0.1:0")];
+    let first = serve(&mut listeners, &wanted, b'a').await;
+    let mut old = TcpStream::connect(first[0].unwrap()).await.unwrap();
+    assert_eq!(ask(&mut old).await, Some(b'a'));
+    assert_eq!(serve(&mut listeners, &wanted, b'b').await, first);
+    let mut new = TcpStream::connect(first[0].unwrap()).await.unwrap();
+    assert_eq!(ask(&mut new).await, Some(b'b'));
+    assert_eq!(ask(&mut old).await, Some(b'a'));
+}
+
+#[tokio::test]
+async fn connections_that_have_arrived_are_served_by_a_listener_that_closes() {
+    let mut listeners = listeners();
+    let [address, _] = free_ports();
+    serve(&mut listeners, &[at(address)], b'a').await;
+    // The runtime has one thread, so nothing is accepted in between.
+    let arrived: Vec<_> = (0..200)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    serve(&mut listeners, &[], b'b').await;
+    for stream in arrived {
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = TcpStream::from_std(stream).unwrap();
+        assert_eq!(ask(&mut stream).await, Some(b'a'));
+    }
+}
+
+#[tokio::test]
+async fn listeners_of_one_address_are_counted() {
+    let mut listeners = listeners();
+    let any = at("127.0.0.1:0");
+    let two = serve(&mut listeners, &[any.clone(), any.clone()], b'a').await;
+    assert_ne!(two[0], two[1]);
+    let three = serve(
+        &mut listeners,
+        &[any.clone(), any.clone(), any.clone()],
+        b'a',
+    )
+    .await;
+    assert!(two.iter().all(|address| three.contains(address)));
+    assert_eq!(serve(&mut listeners, &[any], b'a').await.len(), 1);
+}
+
+#[tokio::test]
+async fn handed_over_listeners_are_taken_by_their_addresses() {
+    let directory = Directory::new();
+    let path = directory.0.join("one.sock");
+    let mut old = listeners();
+    let wanted = [at("127.0.0.1:0"), unix(&path)];
+    let address = serve(&mut old, &wanted, b'a').await[0].unwrap();
+    let mut inherited = old.inheritable().unwrap();
+    inherited.reverse();
+    let opened = Opened::open(missing(&wanted, &[]), inherited)
+        .await
+        .unwrap();
+    let mut new = listeners();
+    new.apply(&wanted, opened, letter(b'b')).finish().await;
+    let arrived = std::net::TcpStream::connect(address).unwrap();
+    old.hand_over().await;
+    arrived.set_nonblocking(true).unwrap();
+    let mut stream = TcpStream::from_std(arrived).unwrap();
+    let first = ask(&mut stream).await;
+    assert!(first.is_some(), "neither process has served the connection");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask(&mut stream).await, Some(b'b'));
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    assert_eq!(ask(&mut stream).await, Some(b'b'));
+    new.close().finish().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn inherited_listener_that_is_not_wanted_is_closed() {
+    let mut old = listeners();
+    let address = serve(&mut old, &[at("127.0.0.1:0")], b'a').await[0].unwrap();
+    let inherited = old.inheritable().unwrap();
+    old.hand_over().await;
+    let opened = Opened::open(Vec::new(), inherited).await.unwrap();
+    assert_eq!(opened.iter().count(), 0);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn permissions_of_a_unix_socket_follow_its_entry_all_or_none() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Directory::new();
+    let mut listeners = listeners();
+    let entry = |name: &str, mode| Listen {
+        mode: Some(mode),
+        ..unix(&directory.0.join(name))
+    };
+    let mode = |name: &str| {
+        let found = directory.0.join(name).metadata().unwrap();
+        found.permissions().mode() & 0o777
+    };
+    let before = [entry("a", 0o600), entry("b", 0o600)];
+    serve(&mut listeners, &before, b'a').await;
+    let no_group = Listen {
+        group: Some("no such group".to_owned()),
+        ..entry("b", 0o666)
+    };
+    let error = listeners
+        .set_access(&[entry("a", 0o666), no_group])
+        .unwrap_err();
+    assert_eq!(error.index, 1);
+    assert_eq!((mode("a"), mode("b")), (0o600, 0o600));
+    listeners
+        .set_access(&[entry("a", 0o660), entry("b", 0o600)])
+        .unwrap();
+    assert_eq!((mode("a"), mode("b")), (0o660, 0o600));
+}
