@@ -4,11 +4,14 @@ use std::time::Instant;
 
 use crate::http::Response;
 use crate::scope::{Scope, ScopeType};
-use crate::telemetry::ACCESS;
+use crate::telemetry::{self, ACCESS};
 
-/// Returns the time if lines are written. Most requests have no other use for it.
+/// Returns the time if lines are written or durations are measured. Most requests have no other use
+/// for it.
 pub(super) fn started() -> Option<Instant> {
-    tracing::enabled!(target: ACCESS, tracing::Level::INFO).then(Instant::now)
+    let is_used =
+        telemetry::measures_time() || tracing::enabled!(target: ACCESS, tracing::Level::INFO);
+    is_used.then(Instant::now)
 }
 
 /// Writes the access log line of a response.

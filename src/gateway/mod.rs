@@ -22,6 +22,7 @@ mod registry;
 mod request_head;
 mod resolve;
 mod response_framing;
+mod response_metrics;
 mod running;
 mod serving;
 mod table;

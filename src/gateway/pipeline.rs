@@ -130,13 +130,18 @@ impl<'a> Pipeline<'a> {
 
     /// Counts and logs the response of a route.
     pub(super) fn finish<H>(&self, entry: &RouteEntry<H>, scope: &Scope, response: &Response) {
-        entry.responses.count(response.status());
+        entry
+            .responses
+            .count(&scope.method, response.status(), self.started);
         log_response(scope, &entry.label, response, self.started);
     }
 
     /// Adds the headers of `[http]` to a response without a route, counts and logs it.
     pub(super) fn finish_unmatched(&self, scope: &Scope, mut response: Response) -> Response {
-        self.table.finish_unmatched(&mut response);
+        self.table.add_unmatched_headers(&mut response);
+        self.table
+            .unmatched
+            .count(&scope.method, response.status(), self.started);
         log_response(scope, "", &response, self.started);
         response
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use ipnet::IpNet;
-use metrics::{Counter, counter};
 
 use super::background_task::BackgroundTask;
 use super::deadline::Deadline;
 use super::middleware_chain::MiddlewareChain;
+use super::response_metrics::ResponseMetrics;
 use crate::config::Plaintext;
 use crate::host::{AllowedHosts, HostHeader};
 use crate::http::forwarded::ForwardedFamily;
@@ -40,7 +40,7 @@ pub struct Table {
     pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) forwarded: ForwardedFamily,
-    pub(crate) unmatched: StatusCounters,
+    pub(crate) unmatched: ResponseMetrics,
     pub(crate) unmatched_headers: Option<Headers>,
     /// `[server.tls]`; `None` if no listener speaks TLS.
     pub(crate) tls: Option<Arc<TlsSettings>>,
@@ -71,7 +71,7 @@ pub struct RouteEntry<H> {
     /// The view or the consumer.
     pub handler: H,
     pub(crate) chain: MiddlewareChain,
-    pub(crate) responses: StatusCounters,
+    pub(crate) responses: ResponseMetrics,
     /// Whether the log has warned that responses set fields that only the server sends.
     pub(crate) has_warned: AtomicBool,
 }
@@ -152,9 +152,6 @@ impl Handler for WebsocketHandler {
     }
 }
 
-/// One counter for each class of status codes, looked up once.
-pub(crate) struct StatusCounters([Counter; 5]);
-
 impl Table {
     /// Returns the HTTP table.
     #[must_use]
@@ -234,12 +231,11 @@ impl Table {
         }
     }
 
-    /// Adds the headers of `[http]` to a response without a route, and counts it.
-    pub(crate) fn finish_unmatched(&self, response: &mut Response) {
+    /// Adds the headers of `[http]` to a response without a route.
+    pub(crate) fn add_unmatched_headers(&self, response: &mut Response) {
         if let Some(headers) = &self.unmatched_headers {
             headers.after(response.headers_mut());
         }
-        self.unmatched.count(response.status());
     }
 
     pub(crate) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
@@ -280,23 +276,5 @@ impl std::fmt::Debug for Table {
             .field("http", &self.http().routes().len())
             .field("websocket", &self.websocket().routes().len())
             .finish_non_exhaustive()
-    }
-}
-
-impl StatusCounters {
-    pub(crate) fn new(metric: &'static str, label: &str) -> Self {
-        Self(
-            ["1xx", "2xx", "3xx", "4xx", "5xx"]
-                .map(|class| counter!(metric, "route" => label.to_owned(), "status" => class)),
-        )
-    }
-
-    pub(crate) fn count(&self, status: http::StatusCode) {
-        if let Some(counter) = self
-            .0
-            .get(usize::from(status.as_u16() / 100).wrapping_sub(1))
-        {
-            counter.increment(1);
-        }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `metrics.rs` | the table of all metrics: name, kind, buckets, help |
-//! | `route_series.rs` | metrics with the label `route`, which end with their route |
+//! | `metrics/` | the table of all metrics, their recorder, and their text formats |
 //! | `log.rs` | starting the log, and its level |
 //! | `log_format/` | a line as text or JSON |
 //! | `log_queue.rs` | the thread that writes lines |
@@ -14,11 +13,13 @@ mod log_format;
 mod log_queue;
 mod log_throttle;
 mod metrics;
-mod route_series;
 
 pub use log::{ACCESS, Format, Log, check_level, start_log};
 pub(crate) use log_queue::{Flush, LogQueue};
 pub use log_queue::{log_lines_dropped, reopen_logs};
 pub(crate) use log_throttle::{LOG_INTERVAL, LogThrottle};
-pub use metrics::{event_dropped, events_dropped, start_metrics};
-pub use route_series::Metrics;
+pub(crate) use metrics::measures_time;
+pub use metrics::{
+    Family, HistogramValue, Kind, Label, Metric, Metrics, Series, Snapshot, TextFormat, Value,
+    Values, all_metrics, event_dropped, events_dropped, start_metrics,
+};

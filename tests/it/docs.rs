@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod metrics;
 mod operating;
 mod readme;
 mod reload;
@@ -450,17 +451,6 @@ fn words_in_source(file: &str, pattern: &str) -> Words {
         .captures_iter(&text)
         .map(|captures| captures[1].to_owned())
         .collect()
-}
-
-#[test]
-fn every_metric_is_in_the_list_and_no_other() {
-    let described = words_in_source("src/telemetry/metrics.rs", r#""(oneport_[a-z_]+)","#);
-    let tables = tables(&page("docs/OPERATING.md"));
-    let listed: Words = keys(&tables["Metrics"])
-        .iter()
-        .map(|metric| metric.split('{').next().unwrap_or_default().to_owned())
-        .collect();
-    assert_eq!(listed, described);
 }
 
 /// The table of src/websocket/close.rs against the page: causes, codes and reasons.

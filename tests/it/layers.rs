@@ -114,7 +114,6 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("listenfd", &["net/"]),
     ("socket2", &["net/"]),
     ("url", &["net/url/"]),
-    ("metrics_exporter_prometheus", &["telemetry/"]),
     ("tracing_subscriber", &["telemetry/"]),
 ];
 

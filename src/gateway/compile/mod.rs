@@ -27,11 +27,12 @@ use self::identity_providers::IdentityProviders;
 use self::middleware_list::unmatched_headers;
 use self::template_checks::templates_of;
 use super::registry::Registry;
-use super::table::{StatusCounters, Table};
+use super::response_metrics::ResponseMetrics;
+use super::table::Table;
 use crate::config::{Config, Draft, ErrorLocations, Problem, Problems};
 use crate::host::AllowedHosts;
 use crate::routing::ProtocolTypeRouter;
-use crate::scope::App;
+use crate::scope::{App, ScopeType};
 use crate::telemetry;
 
 /// Looks up every name, parses every option and builds both tables. Returns the table with all
@@ -116,7 +117,7 @@ fn compile_known(
         allowed_hosts: AllowedHosts::new(&config.server.allowed_hosts),
         trusted_proxies: config.server.trusted_proxies.clone(),
         forwarded: config.server.forwarded,
-        unmatched: StatusCounters::new("oneport_requests_total", ""),
+        unmatched: ResponseMetrics::new(ScopeType::Http, &Arc::from("")),
         unmatched_headers: unmatched_headers(&config.http),
         tls,
     });

@@ -10,9 +10,8 @@ use super::middleware_settings::MiddlewareSettings;
 use super::route_pattern::RouteKeys;
 use super::socket_settings::{fingerprint, socket_settings};
 use crate::config::{HttpRoute, Problem, SourceLocation, WebsocketRoute};
-use crate::gateway::table::{
-    HttpEntry, HttpHandler, StatusCounters, WebsocketEntry, WebsocketHandler,
-};
+use crate::gateway::response_metrics::ResponseMetrics;
+use crate::gateway::table::{HttpEntry, HttpHandler, WebsocketEntry, WebsocketHandler};
 use crate::http::Mapped;
 use crate::routing::{Conflict, Route, UrlRouter};
 use crate::scope::ScopeType;
@@ -197,7 +196,7 @@ impl Compiler<'_> {
                 .settings
                 .request_timeout
                 .unwrap_or(self.config.server.timeouts.request),
-            responses: StatusCounters::new("oneport_requests_total", &label),
+            responses: ResponseMetrics::new(ScopeType::Http, &label),
             has_warned: AtomicBool::new(false),
             label,
         };
@@ -272,7 +271,7 @@ impl Compiler<'_> {
             middleware: written.settings.middleware.clone(),
             timeout: settings.connect_timeout,
             chain,
-            responses: StatusCounters::new("oneport_handshakes_total", &label),
+            responses: ResponseMetrics::new(ScopeType::Websocket, &label),
             has_warned: AtomicBool::new(false),
             label: label.clone(),
             handler: WebsocketHandler {

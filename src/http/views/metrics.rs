@@ -1,12 +1,14 @@
-//! Metrics: the server's metrics in Prometheus' text format.
+//! Metrics: the server's metrics as a scraper reads them.
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 
 use crate::config::OptionErrors;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 use crate::queued_bytes;
+use crate::telemetry::TextFormat;
 
-/// `view = "metrics"`: the server's metrics in Prometheus' text format. No options.
+/// `view = "metrics"`: the server's metrics in Prometheus' text format, or in that of OpenMetrics if
+/// the scraper prefers it. No options.
 #[derive(Debug)]
 pub struct Metrics;
 
@@ -30,10 +32,12 @@ impl View for Metrics {
         };
         ::metrics::gauge!("oneport_tasks").set(request.services.tasks.alive() as f64);
         ::metrics::gauge!("oneport_send_queue_bytes").set(queued_bytes::total() as f64);
-        Ok(respond(
-            200,
-            "text/plain; version=0.0.4; charset=utf-8",
-            metrics.render(),
-        ))
+        let accept = request.scope.headers.all(&header::ACCEPT);
+        let format = TextFormat::preferred(accept);
+        let text = metrics.snapshot().to_text(format);
+        let mut response = respond(200, format.content_type(), text);
+        let vary = HeaderValue::from_static("accept");
+        response.headers_mut().insert(header::VARY, vary);
+        Ok(response)
     }
 }

@@ -1,0 +1,124 @@
+//! Response metrics: the responses of a route, counted, and the time that they took.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use http::{Method, StatusCode};
+use metrics::{Counter, Histogram, counter, histogram};
+
+use crate::scope::ScopeType;
+use crate::telemetry;
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The methods that are counted by name, and one for all others: a client can make up any.
+const METHODS: [&str; 10] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "other",
+];
+
+/// The metrics of a route's responses. A series is registered with its first response, so that a
+/// large table has no more of them than are used.
+pub(crate) struct ResponseMetrics {
+    /// The route's.
+    label: Arc<str>,
+    table: ScopeType,
+    /// By method, then by class of status; handshakes have one method.
+    counters: Box<[OnceLock<Counter>]>,
+    duration: OnceLock<Histogram>,
+}
+
+impl ResponseMetrics {
+    pub(crate) fn new(table: ScopeType, label: &Arc<str>) -> Self {
+        let methods = match table {
+            ScopeType::Http => METHODS.len(),
+            ScopeType::Websocket => 1,
+        };
+        let counters = (0..methods * CLASSES.len()).map(|_| OnceLock::new());
+        Self {
+            label: label.clone(),
+            table,
+            counters: counters.collect(),
+            duration: OnceLock::new(),
+        }
+    }
+
+    /// Counts a response to a request that began at `started`, if that is known.
+    pub(crate) fn count(&self, method: &Method, status: StatusCode, started: Option<Instant>) {
+        let method = match self.table {
+            ScopeType::Http => index(method),
+            ScopeType::Websocket => 0,
+        };
+        let class = usize::from(status.as_u16() / 100).wrapping_sub(1);
+        if class < CLASSES.len() {
+            let counter = &self.counters[method * CLASSES.len() + class];
+            counter
+                .get_or_init(|| self.counter(METHODS[method], CLASSES[class]))
+                .increment(1);
+        }
+        if let Some(started) = started
+            && telemetry::measures_time()
+        {
+            let duration = self.duration.get_or_init(|| self.duration());
+            duration.record(started.elapsed().as_secs_f64());
+        }
+    }
+
+    #[cold]
+    fn counter(&self, method: &'static str, class: &'static str) -> Counter {
+        let route = self.label.to_string();
+        match self.table {
+            ScopeType::Http => {
+                counter!("oneport_requests_total", "route" => route, "method" => method, "status" => class)
+            }
+            ScopeType::Websocket => {
+                counter!("oneport_handshakes_total", "route" => route, "status" => class)
+            }
+        }
+    }
+
+    #[cold]
+    fn duration(&self) -> Histogram {
+        let route = self.label.to_string();
+        match self.table {
+            ScopeType::Http => histogram!("oneport_request_duration_seconds", "route" => route),
+            ScopeType::Websocket => {
+                histogram!("oneport_handshake_duration_seconds", "route" => route)
+            }
+        }
+    }
+}
+
+/// Returns the index of a method in [`METHODS`].
+fn index(method: &Method) -> usize {
+    match *method {
+        Method::GET => 0,
+        Method::HEAD => 1,
+        Method::POST => 2,
+        Method::PUT => 3,
+        Method::PATCH => 4,
+        Method::DELETE => 5,
+        Method::OPTIONS => 6,
+        Method::TRACE => 7,
+        Method::CONNECT => 8,
+        _ => 9,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_method_has_its_name() {
+        for (at, name) in METHODS.iter().enumerate() {
+            let method = Method::from_bytes(name.as_bytes()).unwrap();
+            assert_eq!(index(&method), at, "{name}");
+        }
+        for name in ["get", "GETS", "PROPFIND", "A-METHOD-THAT-A-CLIENT-MADE-UP"] {
+            assert_eq!(
+                METHODS[index(&Method::from_bytes(name.as_bytes()).unwrap())],
+                "other"
+            );
+        }
+    }
+}

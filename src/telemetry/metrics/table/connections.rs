@@ -1,0 +1,60 @@
+//! Connections: what happens below HTTP.
+
+use super::super::metric::{Metric, counter, gauge, named, words};
+
+pub(super) const METRICS: &[Metric] = &[
+    counter(
+        "oneport_connections_total",
+        "Connections accepted by the kernel, refused ones included.",
+    ),
+    counter(
+        "oneport_connections_refused_total",
+        "Connections over a limit, by reason.",
+    )
+    .by(&[words("reason", &["connections", "connections_per_ip"])]),
+    gauge("oneport_connections", "Open connections that speak HTTP."),
+    counter(
+        "oneport_tls_handshakes_total",
+        "TLS handshakes, by outcome.",
+    )
+    .by(&[words(
+        "outcome",
+        &[
+            "full",
+            "resumed",
+            "challenge",
+            "failed",
+            "gone",
+            "timed_out",
+        ],
+    )]),
+    gauge(
+        "oneport_tls_certificate_expiry_seconds",
+        "Seconds until a served certificate expires, by its first name.",
+    )
+    .by(&[named("name")]),
+    counter(
+        "oneport_tls_certificate_reloads_total",
+        "Changed certificate files, by outcome.",
+    )
+    .by(&[words("outcome", &["replaced", "refused"])]),
+    counter(
+        "oneport_acme_orders_total",
+        "Orders of certificates at the ACME directory, by outcome.",
+    )
+    .by(&[words("outcome", &["issued", "failed", "not_stored"])]),
+    counter(
+        "oneport_proxy_headers_total",
+        "Headers of the PROXY protocol from trusted proxies, by outcome.",
+    )
+    .by(&[words("outcome", &["client", "local", "refused"])]),
+    counter(
+        "oneport_streams_stalled_total",
+        "HTTP/2 streams reset because their client gave no window.",
+    ),
+    counter(
+        "oneport_slow_clients_total",
+        "Bodies and responses ended because the client was too slow, by direction.",
+    )
+    .by(&[words("direction", &["request", "response"])]),
+];

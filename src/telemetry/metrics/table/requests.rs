@@ -1,0 +1,23 @@
+//! Requests: HTTP, handshakes, and what views and middleware need for them.
+
+use super::super::metric::{Metric, counter, gauge, histogram, words};
+use super::{METHOD, REQUEST_SECONDS, ROUTE, STATUS};
+
+pub(super) const METRICS: &[Metric] = &[
+    gauge("oneport_event_streams", "Open streams of the view events."),
+    counter("oneport_uncompressed_total", "Responses that compress sent as they are, because the encoders of others took all their memory."),
+    counter("oneport_file_cache_hits_total", "Requests of the view static whose file was in the cache."),
+    counter("oneport_file_cache_misses_total", "Requests of the view static whose file was looked up and read."),
+    gauge("oneport_file_cache_bytes", "Bytes of small files in memory."),
+    counter("oneport_file_timeouts_total", "Requests and bodies of the view static that a file system kept waiting, by what they waited for.").by(&[words("waited_for", &["thread", "read"])]),
+    counter("oneport_requests_abandoned_total", "Requests whose client disconnected while their view ran, by outcome.").by(&[words("outcome", &["finished", "dropped"])]),
+    counter("oneport_ambiguous_paths_total", "Paths that an upstream could take for another route's."),
+    counter("oneport_proxy_aborts_total", "Proxied responses that ended early, by cause.").by(&[words("cause", &["upstream", "client"])]),
+    counter("oneport_requests_total", "HTTP responses, by route and class of status.").by(&[ROUTE, METHOD, STATUS]),
+    counter("oneport_handshakes_total", "WebSocket handshakes, by route and class of status.").by(&[ROUTE, STATUS]),
+    counter("oneport_logins_total", "Login attempts, by outcome.").by(&[words("outcome", &["ok", "wrong", "limited"])]),
+    counter("oneport_store_errors_total", "Queries that a store did not answer, by store.").by(&[words("store", &["session", "users", "forward"])]),
+    counter("oneport_sessions_dropped_total", "Sessions that the memory store had no room for."),
+    histogram("oneport_request_duration_seconds", REQUEST_SECONDS, "Time from a request's complete head to the head of its response, by route.").by(&[ROUTE]),
+    histogram("oneport_handshake_duration_seconds", REQUEST_SECONDS, "Time from a WebSocket handshake's complete head to its response, by route.").by(&[ROUTE]),
+];
