@@ -50,6 +50,7 @@ pub mod http;
 pub mod middleware;
 pub mod net;
 mod queued_bytes;
+pub mod reload_handle;
 pub mod routing;
 pub mod scope;
 pub mod secrets;

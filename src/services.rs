@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use crate::acme::Acme;
@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Config, CsrfConfig, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
 use crate::net::{Certificates, ClientLimit, ServerTls};
+use crate::reload_handle::ReloadHandle;
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
 use crate::state::{MissingState, State};
@@ -51,8 +52,10 @@ pub struct Shared {
     pub(crate) certificates: Arc<Certificates>,
     /// The certificates that the server obtains by itself.
     pub(crate) acme: Acme,
-    /// The TLS of all listeners, set before they accept; empty without `[server.tls]`.
-    pub(crate) tls: OnceLock<ServerTls>,
+    /// The TLS of new connections; empty without `[server.tls]`.
+    pub(crate) tls: ArcSwapOption<ServerTls>,
+    /// Requests a reload of the configuration.
+    pub reload: ReloadHandle,
     /// The limit of connections per address.
     pub(crate) clients: ClientLimit,
     /// The most bytes in the send queues of all sockets together.
@@ -134,7 +137,8 @@ impl Services {
             send_queue_total: config.server.limits.send_queue_total.as_usize(),
             certificates: Arc::default(),
             acme: Acme::default(),
-            tls: OnceLock::new(),
+            tls: ArcSwapOption::empty(),
+            reload: ReloadHandle::default(),
             file_cache: config.server.limits.file_cache.bytes(),
             clients: ClientLimit::new(config.server.limits.connections_per_ip),
             sessions: SessionStore::new(session, database, secrets.clone()),

@@ -46,6 +46,7 @@ pub use read::document::{Document, Position};
 pub use read::environment::{Env, process_environment};
 pub(crate) use read::include::reason;
 pub use read::source_location::SourceLocation;
+pub use restart::{KeyChange, TakesEffect};
 pub use sections::acme::{AcmeChallenge, AcmeConfig, AcmeCurve, ExternalAccount, HmacKey};
 pub use sections::auth::{
     AuthConfig, BearerConfig, ClaimValue, DjangoUsersConfig, ForwardConfig, IdType,

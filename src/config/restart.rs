@@ -1,23 +1,78 @@
-//! Restart: the keys that a running server reads once, when it starts.
+//! Restart: which keys a reload applies, and which a running server reads once, when it starts.
 
+use std::fmt;
+
+use serde::Serialize;
+
+use super::read::path;
+use super::read::value::Value;
 use super::{
     AuthConfig, ChannelLayerConfig, Config, CsrfConfig, LimitsConfig, LogConfig, ServerConfig,
     SessionConfig, TimeoutsConfig,
 };
 
-/// Compares the keys of one section. Each field must be listed under `restart` or `reload`, so a
-/// new key does not compile until it is.
+/// When a changed key takes effect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TakesEffect {
+    /// At the reload that reads it.
+    AtReload,
+    /// When the process starts again.
+    AtRestart,
+}
+
+/// A changed key, with both values as the files have them on one line: `default` if a key is not
+/// written, and neither if they are secret or sections.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct KeyChange {
+    /// The key, such as `server.workers`.
+    pub key: &'static str,
+    /// The value that was in effect.
+    pub old: String,
+    /// The value that was read.
+    pub new: String,
+}
+
+impl fmt::Display for KeyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, old, new } = self;
+        match old == new {
+            true => f.write_str(key),
+            false => write!(f, "{key} ({old} -> {new})"),
+        }
+    }
+}
+
+/// The keys whose values are secret.
+const SECRET_KEYS: [&str; 3] = [
+    "server.secret_key",
+    "server.secret_key_fallbacks",
+    "channel_layer.symmetric_encryption_keys",
+];
+
+/// The longest value that is shown whole, in characters.
+const SHOWN_MAX: usize = 80;
+
+/// A changed key.
+type Changed = (&'static str, TakesEffect);
+
+/// Compares the keys of one section. Each field must be listed under `restart`, `reload` or `apart`
+/// (compared by itself), so a new key does not compile until it is.
 macro_rules! changed {
     ($Section:ident $name:literal, $running:expr, $read:expr, {
         restart: [$($restart:ident),* $(,)?],
         reload: [$($reload:ident),* $(,)?],
+        $(apart: [$($apart:ident),* $(,)?],)?
     }) => {{
         let (running, read): (&$Section, &$Section) = ($running, $read);
-        let $Section { $($restart: _,)* $($reload: _,)* } = running;
-        let keys: [(&'static str, bool); _] = [
-            $((concat!($name, ".", stringify!($restart)), running.$restart != read.$restart),)*
-        ];
-        keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key)
+        let $Section { $($restart: _,)* $($reload: _,)* $($($apart: _,)*)? } = running;
+        let mut keys: Vec<Changed> = Vec::new();
+        $(if running.$restart != read.$restart {
+            keys.push((concat!($name, ".", stringify!($restart)), TakesEffect::AtRestart));
+        })*
+        $(if running.$reload != read.$reload {
+            keys.push((concat!($name, ".", stringify!($reload)), TakesEffect::AtReload));
+        })*
+        keys
     }};
 }
 
@@ -36,10 +91,65 @@ impl Config {
     /// ```
     #[must_use]
     pub fn needs_restart(&self, read: &Self) -> Vec<&'static str> {
+        let changed = self.changed(read).into_iter();
+        changed
+            .filter_map(|(key, when)| (when == TakesEffect::AtRestart).then_some(key))
+            .collect()
+    }
+
+    /// Returns the keys that differ in `read` and take effect then, with both values. `http` and
+    /// `websocket` are those sections with their routes.
+    #[must_use]
+    pub fn changes(&self, read: &Self, takes_effect: TakesEffect) -> Vec<KeyChange> {
+        let mut changed = self.changed(read);
+        if self.http != read.http || self.http_routes != read.http_routes {
+            changed.push(("http", TakesEffect::AtReload));
+        }
+        if self.websocket != read.websocket || self.websocket_routes != read.websocket_routes {
+            changed.push(("websocket", TakesEffect::AtReload));
+        }
+        let changed = changed.into_iter();
+        changed
+            .filter(|(_, when)| *when == takes_effect)
+            .map(|(key, _)| match (self.shown(key), read.shown(key)) {
+                (Some(old), Some(new)) => KeyChange { key, old, new },
+                _ => KeyChange {
+                    key,
+                    old: String::new(),
+                    new: String::new(),
+                },
+            })
+            .collect()
+    }
+
+    /// Returns a key's value as the main file has it, on one line; `None` for a secret or a section.
+    fn shown(&self, key: &str) -> Option<String> {
+        if SECRET_KEYS.contains(&key) {
+            return None;
+        }
+        let Some(document) = self.documents.first() else {
+            return Some("default".to_owned());
+        };
+        let Some(node) = document.root().find(&path::segments(key)) else {
+            return Some("default".to_owned());
+        };
+        if matches!(node.value, Value::Table(_)) {
+            return None;
+        }
+        let mut shown = document.shown(&node.span);
+        if let Some((at, _)) = shown.char_indices().nth(SHOWN_MAX) {
+            shown.truncate(at);
+            shown.push('…');
+        }
+        Some(shown)
+    }
+
+    /// Returns the changed keys of all sections but those of routes.
+    fn changed(&self, read: &Self) -> Vec<Changed> {
         let Self {
             server,
             log,
-            templates: _,
+            templates,
             middleware: _,
             session,
             auth,
@@ -57,6 +167,9 @@ impl Config {
             restart: [format, level, access],
             reload: [location],
         }));
+        if *templates != read.templates {
+            keys.push(("templates", TakesEffect::AtReload));
+        }
         keys.extend(session_keys(session, &read.session));
         keys.extend(changed!(AuthConfig "auth", auth, &read.auth, {
             restart: [users, ticket_max_age, hashing_at_once, django],
@@ -71,36 +184,31 @@ impl Config {
     }
 }
 
-fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    keys.extend(changed!(ServerConfig "server", running, read, {
-        restart: [bind, workers, name, secret_key, secret_key_fallbacks],
+fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
+    let mut keys = changed!(ServerConfig "server", running, read, {
+        restart: [workers, name, secret_key, secret_key_fallbacks],
         reload: [
-            allowed_hosts, trusted_proxies, forwarded, root_path,
-            limits, timeouts, // below, key by key
-            tls, // below: a listener that speaks TLS does so until it is closed
-            location,
+            bind, allowed_hosts, trusted_proxies, forwarded, root_path,
+            tls, location,
         ],
-    }));
-    if running.tls.is_some() != read.tls.is_some() {
-        keys.push("server.tls");
-    }
+        apart: [limits, timeouts],
+    });
     keys.extend(
         changed!(LimitsConfig "server.limits", &running.limits, &read.limits, {
-            restart: [connections, connections_per_ip, header_size, send_queue_total, file_cache, min_rate],
-            reload: [body_size],
+            restart: [send_queue_total, file_cache],
+            reload: [connections, connections_per_ip, header_size, body_size, min_rate],
         }),
     );
     keys.extend(
         changed!(TimeoutsConfig "server.timeouts", &running.timeouts, &read.timeouts, {
-            restart: [handshake, request, keep_alive, drain], // request: of a write; routes follow a reload
-            reload: [],
+            restart: [],
+            reload: [handshake, request, keep_alive, drain],
         }),
     );
     keys
 }
 
-fn session_keys(running: &SessionConfig, read: &SessionConfig) -> Vec<&'static str> {
+fn session_keys(running: &SessionConfig, read: &SessionConfig) -> Vec<Changed> {
     changed!(SessionConfig "session", running, read, {
         restart: [
             store, cookie, max_age, path, domain, secure, http_only, same_site, cache,
@@ -108,13 +216,9 @@ fn session_keys(running: &SessionConfig, read: &SessionConfig) -> Vec<&'static s
         ],
         reload: [location],
     })
-    .collect()
 }
 
-fn channel_layer_keys(
-    running: &ChannelLayerConfig,
-    read: &ChannelLayerConfig,
-) -> Vec<&'static str> {
+fn channel_layer_keys(running: &ChannelLayerConfig, read: &ChannelLayerConfig) -> Vec<Changed> {
     changed!(ChannelLayerConfig "channel_layer", running, read, {
         restart: [
             backend, format, prefix, serializer, symmetric_encryption_keys, capacity, expiry,
@@ -122,5 +226,72 @@ fn channel_layer_keys(
         ],
         reload: [location],
     })
-    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Config {
+        let parsed = Config::parse("oneport.toml", text, ".".as_ref(), &|_| None);
+        parsed.unwrap().0
+    }
+
+    fn changes(old: &str, new: &str, takes_effect: TakesEffect) -> String {
+        let changes = read(old).changes(&read(new), takes_effect);
+        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        changes.join(", ")
+    }
+
+    #[test]
+    fn values_are_shown_as_they_are_written_on_one_line() {
+        let check = |old: &str, new: &str, expected: &str| {
+            assert_eq!(changes(old, new, TakesEffect::AtReload), expected);
+        };
+        check("", "", "");
+        check(
+            "[server]\nbind = ['127.0.0.1:1']\n",
+            "[server]\nbind = [\n  '127.0.0.1:1',\n  '127.0.0.1:2',\n]\n",
+            "server.bind (['127.0.0.1:1'] -> [ '127.0.0.1:1', '127.0.0.1:2', ])",
+        );
+        check(
+            "",
+            "[server.limits]\nconnections = 5\n",
+            "server.limits.connections (default -> 5)",
+        );
+        let long = format!("[server]\nroot_path = '/{}'\n", "a".repeat(100));
+        let shown = format!("server.root_path (default -> '/{}…)", "a".repeat(78));
+        check("", &long, &shown);
+        check("", "[[http.route]]\npath = '/'\nview = 'health'\n", "http");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let key = "0123456789abcdef0123456789abcdef";
+        let text = |letter: &str| {
+            format!(
+                "[server]\nsecret_key = '{letter}{key}'\nsecret_key_fallbacks = ['{letter}{key}']\n\
+                 [session]\nstore = 'postgres://anna:{letter}secret@localhost/db'\n"
+            )
+        };
+        let (old, new) = (read(&text("a")), read(&text("b")));
+        for takes_effect in [TakesEffect::AtReload, TakesEffect::AtRestart] {
+            for change in old.changes(&new, takes_effect) {
+                let shown = change.to_string();
+                assert!(
+                    !shown.contains(key) && !shown.contains("secret@"),
+                    "{shown}"
+                );
+            }
+        }
+        let keys: Vec<&str> = old.changed(&new).iter().map(|(key, _)| *key).collect();
+        assert_eq!(
+            keys,
+            [
+                "server.secret_key",
+                "server.secret_key_fallbacks",
+                "session.store"
+            ]
+        );
+    }
 }

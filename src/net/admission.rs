@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use metrics::counter;
 
@@ -15,9 +15,9 @@ use crate::telemetry::LogThrottle;
 pub(crate) struct Admission(Arc<Inner>);
 
 struct Inner {
-    connections_max: usize,
-    /// The name of the limit, for the log: a key, or the limit of open files.
-    bound_by: &'static str,
+    connections_max: AtomicUsize,
+    /// Whether the limit of open files is lower than the key.
+    is_bound_by_files: AtomicBool,
     open: AtomicUsize,
     clients: ClientLimit,
     refused: LogThrottle,
@@ -33,6 +33,13 @@ impl Admission {
     /// Allows `wanted` connections, or fewer if the limit of open files is lower: each connection
     /// needs a descriptor.
     pub(crate) fn new(wanted: usize, clients: ClientLimit) -> Self {
+        let admission = Self::bounded(wanted, clients);
+        admission.set_limit(wanted);
+        admission
+    }
+
+    /// Allows `wanted` connections from now on. Those that are open stay.
+    pub(crate) fn set_limit(&self, wanted: usize) {
         let files = descriptors::limit();
         let possible = descriptors::connections_max(files);
         if possible < wanted {
@@ -44,18 +51,19 @@ impl Admission {
         } else {
             tracing::info!(files, connections = wanted, "limit of open files");
         }
-        let bound_by = if possible < wanted {
-            "the limit of open files"
-        } else {
-            "server.limits.connections"
-        };
-        Self::bounded(wanted.min(possible), bound_by, clients)
+        let inner = &self.0;
+        inner
+            .connections_max
+            .store(wanted.min(possible), Ordering::Relaxed);
+        inner
+            .is_bound_by_files
+            .store(possible < wanted, Ordering::Relaxed);
     }
 
-    fn bounded(connections_max: usize, bound_by: &'static str, clients: ClientLimit) -> Self {
+    fn bounded(connections_max: usize, clients: ClientLimit) -> Self {
         Self(Arc::new(Inner {
-            connections_max,
-            bound_by,
+            connections_max: AtomicUsize::new(connections_max),
+            is_bound_by_files: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             clients,
             refused: LogThrottle::new(),
@@ -72,7 +80,7 @@ impl Admission {
             admission: self.clone(),
             _client: None,
         };
-        if before >= self.0.connections_max {
+        if before >= self.0.connections_max.load(Ordering::Relaxed) {
             self.log_refused();
             return None;
         }
@@ -85,9 +93,12 @@ impl Admission {
     fn log_refused(&self) {
         counter!("oneport_connections_refused_total", "reason" => "connections").increment(1);
         if let Some(times) = self.0.refused.count() {
-            let bound_by = self.0.bound_by;
+            let bound_by = match self.0.is_bound_by_files.load(Ordering::Relaxed) {
+                true => "the limit of open files",
+                false => "server.limits.connections",
+            };
             tracing::warn!(
-                limit = self.0.connections_max,
+                limit = self.0.connections_max.load(Ordering::Relaxed),
                 times,
                 "{bound_by} reached: connections get 503"
             );
@@ -116,7 +127,7 @@ mod tests {
 
     #[test]
     fn limits_hold_until_a_connection_is_dropped() {
-        let admission = Admission::bounded(3, "connections", ClientLimit::new(2));
+        let admission = Admission::bounded(3, ClientLimit::new(2));
         let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
         let first = admission.admit(Some(here)).unwrap();
         let _second = admission.admit(Some(here)).unwrap();
@@ -127,5 +138,13 @@ mod tests {
         drop(first);
         assert!(admission.admit(Some(here)).is_some());
         assert_eq!(admission.0.open.load(Ordering::Relaxed), 2);
+        admission.0.clients.set_limit(3);
+        let third = admission.admit(Some(there)).unwrap();
+        admission.set_limit(2);
+        assert!(admission.admit(None).is_none());
+        drop(third);
+        assert!(admission.admit(None).is_none(), "two are open");
+        admission.set_limit(3);
+        assert!(admission.admit(None).is_some());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
@@ -19,7 +20,7 @@ pub(crate) struct ClientLimit(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    max_per_ip: usize,
+    max_per_ip: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     refused: LogThrottle,
 }
@@ -36,10 +37,19 @@ impl ClientLimit {
     #[must_use]
     pub(crate) fn new(max_per_ip: usize) -> Self {
         Self(Arc::new(Inner {
-            max_per_ip,
+            max_per_ip: AtomicUsize::new(max_per_ip),
             by_ip: Mutex::default(),
             refused: LogThrottle::new(),
         }))
+    }
+
+    /// Allows each client `max_per_ip` connections from now on. Those that are open stay.
+    pub(crate) fn set_limit(&self, max_per_ip: usize) {
+        self.0.max_per_ip.store(max_per_ip, Ordering::Relaxed);
+    }
+
+    fn max_per_ip(&self) -> usize {
+        self.0.max_per_ip.load(Ordering::Relaxed)
     }
 
     /// Counts one more connection or request of a client; `None` at the limit.
@@ -47,7 +57,7 @@ impl ClientLimit {
         let ip = client_network(ip);
         let mut by_ip = self.by_ip();
         let count = by_ip.entry(ip).or_default();
-        if *count >= self.0.max_per_ip {
+        if *count >= self.max_per_ip() {
             drop(by_ip);
             self.log_refused(ip);
             return None;
@@ -64,7 +74,7 @@ impl ClientLimit {
             .increment(1);
         if let Some(times) = self.0.refused.count() {
             tracing::warn!(
-                limit = self.0.max_per_ip,
+                limit = self.max_per_ip(),
                 client = %ip,
                 times,
                 "server.limits.connections_per_ip reached: the client gets 503"

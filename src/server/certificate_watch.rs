@@ -23,30 +23,34 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 const REMIND_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// Starts the task that watches the certificates, if a listener speaks TLS.
+/// Starts the task that watches the certificates of the current TLS, if there is one. It ends when
+/// a reload removes `[server.tls]`.
 pub(super) fn watch_certificates(gateway: &Gateway) {
     let services = gateway.services();
-    if services.tls.get().is_none() {
+    let Some(tls) = services.tls.load_full() else {
         return;
-    }
+    };
     let gateway = gateway.clone();
     services.tasks.spawn("certificates", async move {
         let tasks = gateway.services().tasks.clone();
         tokio::select! {
-            () = watch(&gateway) => {}
+            () = watch(&gateway, &tls) => {}
             () = tasks.stopping() => {}
         }
     });
 }
 
-async fn watch(gateway: &Gateway) {
+async fn watch(gateway: &Gateway, tls: &Arc<ServerTls>) {
     let services = gateway.services();
-    let Some(tls) = services.tls.get() else {
-        return;
-    };
     let mut files = Files::default();
     let mut expiry = Expiry::default();
-    loop {
+    let is_served = || {
+        let current = services.tls.load();
+        current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, tls))
+    };
+    while is_served() {
         if let Some(settings) = gateway.tls() {
             files.look(tls, settings).await;
         }
@@ -54,6 +58,7 @@ async fn watch(gateway: &Gateway) {
         expiry.report(served.iter().map(|served| &**served), SystemTime::now());
         tokio::time::sleep(WATCH_EVERY).await;
     }
+    expiry.report(std::iter::empty(), SystemTime::now());
 }
 
 /// The files that differ from those in use.

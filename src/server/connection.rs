@@ -35,7 +35,7 @@ use super::timed_stream::TimedStream;
 use crate::config::{Config, Listen, ServerConfig};
 use crate::gateway::{ConnectionInfo, Fragment, Gateway};
 use crate::http::ClientEnd;
-use crate::net::{Admission, Connection, ConnectionPermit, Listener, Serve};
+use crate::net::{Admission, Connection, ConnectionPermit, Listener, Serve, ServerTls};
 use crate::websocket::ConnectionTask;
 
 /// The minimum size of hyper's buffer.
@@ -62,8 +62,8 @@ pub(super) struct HttpServer {
     server: ServerConfig,
     admission: Admission,
     open: Gauge,
-    /// Whether connections may begin with TLS.
-    speaks_tls: bool,
+    /// The TLS that connections may begin with.
+    tls: Option<Arc<ServerTls>>,
 }
 
 /// Counts a connection in a gauge while it speaks HTTP.
@@ -95,8 +95,9 @@ impl HttpServer {
         move |listen, listener| {
             // Optional: without it, timeouts close these connections.
             let _ = listener.detect_dead_peers(unacknowledged_max);
-            let speaks_tls = listen.tls && config.server.tls.is_some() && listener.is_tcp();
-            Self::new(gateway, &config.server, admission, listen, speaks_tls)
+            let tls = gateway.services().tls.load_full();
+            let tls = tls.filter(|_| listen.tls && listener.is_tcp());
+            Self::new(gateway, &config.server, admission, listen, tls)
         }
     }
 
@@ -105,7 +106,7 @@ impl HttpServer {
         server: &ServerConfig,
         admission: &Admission,
         listen: &Listen,
-        speaks_tls: bool,
+        tls: Option<Arc<ServerTls>>,
     ) -> Arc<Self> {
         let services = gateway.services();
         let write = millis(server.timeouts.request);
@@ -137,7 +138,7 @@ impl HttpServer {
             server: server.clone(),
             admission: admission.clone(),
             open: gauge!("oneport_connections"),
-            speaks_tls,
+            tls,
         })
     }
 
@@ -151,7 +152,7 @@ impl HttpServer {
         let timeouts = ConnectionTimeouts::new(clock, &self.server);
         let start = ConnectionStart {
             gateway: &self.gateway,
-            speaks_tls: self.speaks_tls,
+            tls: self.tls.as_deref(),
             overloaded: Self::OVERLOADED,
         };
         let started = start.run(connection, &mut permit, &timeouts).await?;
@@ -268,7 +269,7 @@ impl Serve for HttpServer {
     }
 
     fn speaks_tls(&self) -> bool {
-        self.speaks_tls
+        self.tls.is_some()
     }
 
     fn serve(

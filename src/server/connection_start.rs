@@ -50,8 +50,8 @@ impl From<Connection> for Started {
 /// What a listener does before HTTP.
 pub(super) struct ConnectionStart<'a> {
     pub(super) gateway: &'a Gateway,
-    /// Whether connections may begin with TLS.
-    pub(super) speaks_tls: bool,
+    /// The TLS that connections may begin with.
+    pub(super) tls: Option<&'a ServerTls>,
     /// The response to a client over its limit.
     pub(super) overloaded: &'static [u8],
 }
@@ -68,7 +68,7 @@ impl ConnectionStart<'_> {
         timeouts: &Arc<ConnectionTimeouts>,
     ) -> Option<Started> {
         let is_trusted = self.gateway.trusts(connection.peer);
-        if !self.speaks_tls && !is_trusted {
+        if self.tls.is_none() && !is_trusted {
             return Some(connection.into());
         }
         let draining = self.gateway.services().tasks.draining_token();
@@ -78,7 +78,7 @@ impl ConnectionStart<'_> {
                 started = self.start(connection, is_trusted, permit) => started.ok(),
                 () = timeouts.expired() => {
                     tracing::debug!("connection closed: timed out before HTTP");
-                    if self.speaks_tls {
+                    if self.tls.is_some() {
                         count_handshake("timed_out");
                     }
                     None
@@ -101,17 +101,11 @@ impl ConnectionStart<'_> {
             is_exempt = self.gateway.trusts(Some(client));
             let counted = self.gateway.counted(Some(client));
             if !counted.is_none_or(|ip| permit.count_client(ip)) {
-                refuse(connection.stream, self.overloaded, self.speaks_tls).await;
+                refuse(connection.stream, self.overloaded, self.tls.is_some()).await;
                 return Err(Closed);
             }
         }
-        let Some(tls) = self
-            .gateway
-            .services()
-            .tls
-            .get()
-            .filter(|_| self.speaks_tls)
-        else {
+        let Some(tls) = self.tls else {
             return Ok(connection.into());
         };
         let settings = self.gateway.tls();

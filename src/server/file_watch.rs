@@ -6,14 +6,64 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior};
+
 use crate::config::Document;
 use crate::file_stamp::FileStamp;
 
 /// How often `--watch` takes a snapshot.
-pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// The maximum number of files and directories in one snapshot. A link may lead anywhere.
 const ENTRIES_MAX: usize = 10_000;
+
+/// Compares the watched files with their state at the last scan.
+pub(super) struct Watch {
+    is_enabled: bool,
+    interval: Interval,
+    /// The running scan, on a thread of the blocking pool.
+    scanning: Option<JoinHandle<FileSnapshot>>,
+    last: Option<FileSnapshot>,
+}
+
+impl Watch {
+    pub(super) fn new(is_enabled: bool) -> Self {
+        let mut interval = tokio::time::interval(WATCH_EVERY);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            is_enabled,
+            interval,
+            scanning: None,
+            last: None,
+        }
+    }
+
+    /// Waits for the next change; `take` takes a snapshot. Cancel-safe: an interrupted scan is
+    /// awaited by the next call.
+    pub(super) async fn changed(&mut self, take: impl Fn() -> JoinHandle<FileSnapshot>) {
+        if !self.is_enabled {
+            return std::future::pending().await;
+        }
+        loop {
+            let scanning = match &mut self.scanning {
+                Some(scanning) => scanning,
+                None => {
+                    self.interval.tick().await;
+                    self.scanning.insert(take())
+                }
+            };
+            let scanned = scanning.await;
+            self.scanning = None;
+            if let Ok(snapshot) = scanned {
+                let before = self.last.replace(snapshot);
+                if before.is_some() && before != self.last {
+                    return;
+                }
+            }
+        }
+    }
+}
 
 /// The state of the watched files. Two snapshots differ if a file was saved in between.
 #[derive(Debug, Default, Eq, PartialEq)]

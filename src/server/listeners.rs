@@ -140,14 +140,17 @@ impl<S: Serve> Listeners<S> {
         }
     }
 
+    /// Returns the limits that all listeners share.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
     /// Returns the addresses of the open entries.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a reload"))]
     pub(super) fn addresses(&self) -> Vec<Bind> {
         let entries = self.open.iter();
         entries.map(|entry| entry.listen.address.clone()).collect()
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a reload"))]
     /// Sets the permissions of the unix sockets that stay and have others now; all or none.
     pub(super) fn set_access(&self, wanted: &[Listen]) -> Result<(), OpenError> {
         let mut done: Vec<&Accepting<S>> = Vec::new();
@@ -269,6 +272,11 @@ impl<S: Serve> Listeners<S> {
 }
 
 impl<S: Serve> Closing<S> {
+    /// Returns the addresses.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Bind> {
+        self.0.iter().map(|entry| &entry.listen.address)
+    }
+
     /// Accepts the connections that have arrived, then closes the listeners.
     pub(super) async fn finish(self) {
         for entry in &self.0 {

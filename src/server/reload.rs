@@ -4,30 +4,42 @@
 //! ```text
 //!        request                       after SLOW
 //! Idle ───────────> Loading ───────────────────────> Slow
-//!   ▲  a thread reads │                                │
-//!   │                 │ loaded: the table is replaced  │ loaded: as on the left
+//!   ▲  a thread reads │ prepared, then applied:        │ prepared: as on the left
+//!   │                 │ table, TLS, listeners, limits  │
 //!   ├─────────────────┴────────────────────────────────┤
 //!   └─ request: the thread is abandoned, at most 16 ───┘
 //! ```
+//!
+//! Everything that can fail comes first (`prepare.rs`): if it does, nothing has changed.
 //!
 //! A request made while `Loading` starts another reload afterwards; several such requests start
 //! one. The thread may wait for a file forever (a mount that does not answer), so nothing waits for
 //! the thread: neither the signal to stop, nor the next request once the state is `Slow`.
 
+mod figures;
+mod prepare;
+
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::certificate_watch::report;
+use self::prepare::{Outcome, Prepared, Preparing, problem_of};
+use super::certificate_watch::{report, watch_certificates};
+use super::connection::HttpServer;
 use super::drain::spread;
-use super::file_watch::{FileSnapshot, WATCH_EVERY};
+use super::file_watch::{FileSnapshot, Watch};
+use super::listeners::Listeners;
 use super::run::configure_acme;
-use crate::config::{Bind, Config, Listen, Problems, process_environment};
+use crate::config::{
+    Bind, Config, KeyChange, Listen, Problems, ServerConfig, TakesEffect, process_environment,
+};
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
+use crate::net::ServerTls;
+use crate::reload_handle::{ReloadOutcome, ReloadReport, ReloadRequest};
 use crate::telemetry;
 
 /// How to load the configuration, at start and at every reload.
@@ -77,12 +89,15 @@ const SLOW: Duration = Duration::from_secs(10);
 /// The maximum number of abandoned threads of slow reloads.
 const ABANDONED_MAX: usize = 16;
 
-/// The result of the loading thread. Closed without a result if the thread panics.
-type Loading = oneshot::Receiver<Box<Result<Loaded, Problems>>>;
+/// The maximum number of requests that wait for the report of one reload.
+const WAITING_MAX: usize = 64;
 
 /// Reloads the configuration on request, or when a file changes; one reload at a time.
 pub(super) struct Reloader {
     gateway: Gateway,
+    /// The configuration that the process has started with.
+    started: Config,
+    /// The configuration that was applied last.
     config: Config,
     reload: Reload,
     state: State,
@@ -91,25 +106,29 @@ pub(super) struct Reloader {
     /// The number of abandoned threads that may still wait for a file.
     abandoned: usize,
     watch: Watch,
+    /// Requests from within the process, and those whose report the next reload is.
+    requests: Option<mpsc::Receiver<ReloadRequest>>,
+    waiting: Vec<ReloadRequest>,
+    /// The requests whose report the current reload is.
+    answered: Vec<ReloadRequest>,
 }
 
 /// The state of the current reload.
 enum State {
     Idle,
     Loading {
-        loading: Loading,
+        preparing: Preparing,
         slow_at: Instant,
     },
     /// The warning is logged; the next request abandons the thread.
     Slow {
-        loading: Loading,
+        preparing: Preparing,
     },
 }
 
 /// The events that a [`State`] waits for.
 enum Event {
-    /// The thread has ended; `None` if it panicked.
-    Loaded(Option<Box<Result<Loaded, Problems>>>),
+    Prepared(Outcome),
     Slow,
 }
 
@@ -118,73 +137,36 @@ impl State {
     async fn next(&mut self) -> Event {
         match self {
             Self::Idle => std::future::pending().await,
-            Self::Loading { loading, slow_at } => tokio::select! {
-                loaded = loading => Event::Loaded(loaded.ok()),
+            Self::Loading { preparing, slow_at } => tokio::select! {
+                prepared = preparing => Event::Prepared(prepared),
                 () = tokio::time::sleep_until(*slow_at) => Event::Slow,
             },
-            Self::Slow { loading } => Event::Loaded(loading.await.ok()),
-        }
-    }
-}
-
-/// Compares the watched files with their state at the last scan.
-struct Watch {
-    is_enabled: bool,
-    interval: Interval,
-    /// The running scan, on a thread of the blocking pool.
-    scanning: Option<JoinHandle<FileSnapshot>>,
-    last: Option<FileSnapshot>,
-}
-
-impl Watch {
-    fn new(is_enabled: bool) -> Self {
-        let mut interval = tokio::time::interval(WATCH_EVERY);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            is_enabled,
-            interval,
-            scanning: None,
-            last: None,
-        }
-    }
-
-    /// Waits for the next change; `take` takes a snapshot. Cancel-safe: an interrupted scan is
-    /// awaited by the next call.
-    async fn changed(&mut self, take: impl Fn() -> JoinHandle<FileSnapshot>) {
-        if !self.is_enabled {
-            return std::future::pending().await;
-        }
-        loop {
-            let scanning = match &mut self.scanning {
-                Some(scanning) => scanning,
-                None => {
-                    self.interval.tick().await;
-                    self.scanning.insert(take())
-                }
-            };
-            let scanned = scanning.await;
-            self.scanning = None;
-            if let Ok(snapshot) = scanned {
-                let before = self.last.replace(snapshot);
-                if before.is_some() && before != self.last {
-                    return;
-                }
-            }
+            Self::Slow { preparing } => Event::Prepared(preparing.await),
         }
     }
 }
 
 impl Reloader {
     pub(super) fn new(gateway: Gateway, config: Config, reload: Reload) -> Self {
+        figures::record_start(&config);
         Self {
+            requests: gateway.services().reload.requests(),
             gateway,
+            started: config.clone(),
             config,
             watch: Watch::new(reload.watch),
             reload,
             state: State::Idle,
             is_requested: false,
             abandoned: 0,
+            waiting: Vec::new(),
+            answered: Vec::new(),
         }
+    }
+
+    /// Returns `[server]` as it was applied last.
+    pub(super) fn server(&self) -> &ServerConfig {
+        &self.config.server
     }
 
     /// Requests a reload.
@@ -204,11 +186,12 @@ impl Reloader {
     }
 
     /// Handles the next event. Cancel-safe; pending until there is an event.
-    pub(super) async fn step(&mut self) {
+    pub(super) async fn step(&mut self, listeners: &mut Listeners<HttpServer>) {
         if self.is_requested && matches!(self.state, State::Idle) {
             self.is_requested = false;
+            self.answered.append(&mut self.waiting);
             self.state = State::Loading {
-                loading: start_loading(self.reload.clone()),
+                preparing: prepare::start(self.reload.clone(), listeners.addresses()),
                 slow_at: Instant::now() + SLOW,
             };
         }
@@ -219,16 +202,28 @@ impl Reloader {
             tokio::task::spawn_blocking(move || FileSnapshot::take(&documents, &main, &templates))
         };
         tokio::select! {
-            event = self.state.next() => self.handle(event),
+            event = self.state.next() => self.handle(event, listeners),
             () = self.watch.changed(take) => self.request(),
+            request = next_request(&mut self.requests) => {
+                // Beyond that, the request learns that it is not served.
+                if self.waiting.len() < WAITING_MAX {
+                    self.waiting.push(request);
+                }
+                self.request();
+            }
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event, listeners: &mut Listeners<HttpServer>) {
         match (std::mem::replace(&mut self.state, State::Idle), event) {
-            (_, Event::Loaded(loaded)) => self.apply(loaded),
-            (State::Loading { loading, .. } | State::Slow { loading }, Event::Slow) => {
-                self.state = State::Slow { loading };
+            (_, Event::Prepared(outcome)) => {
+                let report = self.finish(outcome, listeners);
+                for request in self.answered.drain(..) {
+                    let _ = request.send(report.clone()); // it waits no longer
+                }
+            }
+            (State::Loading { preparing, .. } | State::Slow { preparing }, Event::Slow) => {
+                self.state = State::Slow { preparing };
                 tracing::warn!(
                     seconds = SLOW.as_secs(),
                     "the configuration is still being read; still serving the previous one"
@@ -238,79 +233,129 @@ impl Reloader {
         }
     }
 
-    /// Replaces the table, or keeps it and logs every Problem.
-    fn apply(&mut self, loaded: Option<Box<Result<Loaded, Problems>>>) {
-        let Loaded {
-            mut config,
-            mut table,
-            warnings,
-        } = match loaded.map(|loaded| *loaded) {
-            Some(Ok(loaded)) => loaded,
-            Some(Err(problems)) => {
-                problems
-                    .iter()
-                    .for_each(|problem| tracing::error!("{problem}"));
-                return refused();
-            }
-            // The thread panicked, which is already logged.
-            None => return refused(),
+    /// Applies what was prepared, or keeps the running configuration and logs every Problem.
+    fn finish(&mut self, outcome: Outcome, listeners: &mut Listeners<HttpServer>) -> ReloadReport {
+        let applied = match outcome {
+            Some(Ok(prepared)) => self.apply(prepared, listeners),
+            Some(Err(problems)) => Err(sentences(&problems)),
+            None => Err(vec!["the configuration could not be read".to_owned()]),
         };
-        warnings
-            .iter()
-            .for_each(|warning| tracing::warn!("{warning}"));
-        let needs_restart = self.config.needs_restart(&config);
-        if !needs_restart.is_empty() {
+        applied.unwrap_or_else(|problems| {
+            for problem in &problems {
+                tracing::error!("{problem}");
+            }
+            figures::record_refused();
+            tracing::error!("reload failed; still serving the previous configuration");
+            ReloadReport::of(ReloadOutcome::Refused, problems)
+        })
+    }
+
+    /// Applies a configuration, or returns why it cannot be applied; then nothing has changed.
+    fn apply(
+        &mut self,
+        prepared: Prepared,
+        listeners: &mut Listeners<HttpServer>,
+    ) -> Result<ReloadReport, Vec<String>> {
+        let Prepared { loaded, opened } = prepared;
+        let Loaded {
+            config,
+            table,
+            warnings,
+        } = loaded;
+        let added = self.added_tls(&table);
+        let added = added.map_err(|error| vec![format!("cannot set up TLS: {error}")])?;
+        listeners
+            .set_access(&config.server.bind)
+            .map_err(|error| sentences(&problem_of(&config, &error)))?;
+
+        // From here on nothing fails.
+        let warnings = sentences(&warnings);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let outcome = ReloadReport {
+            outcome: ReloadOutcome::Replaced,
+            problems: warnings,
+            applied: self.config.changes(&config, TakesEffect::AtReload),
+            needs_restart: self.started.changes(&config, TakesEffect::AtRestart),
+        };
+        if !outcome.needs_restart.is_empty() {
             tracing::warn!(
-                keys = needs_restart.join(", "),
+                keys = shown(&outcome.needs_restart),
                 "changed keys that take effect at the next start"
             );
         }
-        self.apply_tls(&mut config, &mut table);
+        let services = self.gateway.services();
+        let is_added = added.is_some();
+        match (&table.tls, added) {
+            (Some(_), Some(tls)) => services.tls.store(Some(Arc::new(tls))),
+            (Some(read), None) => {
+                if let Some(running) = services.tls.load_full() {
+                    report(running.apply(&read.files));
+                }
+            }
+            (None, _) => services.tls.store(None),
+        }
+        configure_acme(&config, services);
         let drain = self.config.server.timeouts.drain;
         let window = spread(self.gateway.sockets().len(), drain);
+        let ending = self.gateway.replace(table, window);
+        let limits = &config.server.limits;
+        if limits.connections != self.config.server.limits.connections {
+            listeners.admission().set_limit(limits.connections);
+        }
+        services.clients.set_limit(limits.connections_per_ip);
+        for (listen, listener) in opened.iter() {
+            let url = listener.url(listen.tls && config.server.tls.is_some());
+            tracing::info!(listener = url, "listening");
+        }
+        let admission = listeners.admission().clone();
+        let service = HttpServer::of(&self.gateway, &config, &admission);
+        let closing = listeners.apply(&config.server.bind, opened, service);
+        if is_added {
+            watch_certificates(&self.gateway);
+        }
+        figures::record_replaced(&config, outcome.needs_restart.len());
         self.config = config;
-        counter!("oneport_reloads_total", "outcome" => "replaced").increment(1);
+        let applied = shown(&outcome.applied);
         // Runs in a task, because the sockets close one after the other, and a signal to stop must
         // not wait for them.
-        let ending = self.gateway.replace(table, window);
-        self.gateway.services().tasks.spawn("reload", async move {
+        services.tasks.spawn("reload", async move {
+            for address in closing.addresses() {
+                tracing::info!(listener = %address, "no longer listening");
+            }
+            closing.finish().await;
             let ended = ending.await;
-            tracing::info!(sockets_ended = ended, "reloaded");
+            tracing::info!(applied, sockets_ended = ended, "reloaded");
         });
+        Ok(outcome)
     }
 
-    /// Applies `[server.tls]`. Adding or removing the section takes a restart: the listeners go on
-    /// as they were opened, with the settings that they have.
-    fn apply_tls(&self, config: &mut Config, table: &mut Table) {
-        let Some(running) = self.gateway.services().tls.get() else {
-            table.tls = None;
-            return;
-        };
-        match &table.tls {
-            Some(read) => {
-                report(running.apply(&read.files));
-            }
-            None => {
-                config.server.tls.clone_from(&self.config.server.tls);
-                table.tls = self.gateway.tls();
-            }
-        }
-        configure_acme(config, self.gateway.services());
+    /// Returns the TLS of a table, if the server does not speak it yet.
+    fn added_tls(&self, table: &Table) -> io::Result<Option<ServerTls>> {
+        let services = self.gateway.services();
+        let read = table.tls.as_ref().filter(|_| services.tls.load().is_none());
+        read.map(|read| ServerTls::new(services.certificates.clone(), &read.files))
+            .transpose()
     }
 }
 
-/// Loads the configuration on its own thread: a task of the blocking pool that waits for a file
-/// would keep the runtime from shutting down.
-fn start_loading(reload: Reload) -> Loading {
-    let (done, loading) = oneshot::channel();
-    // A thread that cannot be started drops `done`, which counts as a panic: the reload is refused.
-    let _ = std::thread::Builder::new()
-        .name("reload".to_owned())
-        .spawn(move || drop(done.send(Box::new(reload.load()))));
-    loading
+/// Waits for a request from within the process. Cancel-safe.
+async fn next_request(requests: &mut Option<mpsc::Receiver<ReloadRequest>>) -> ReloadRequest {
+    match requests {
+        Some(requests) => match requests.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
-fn refused() {
-    counter!("oneport_reloads_total", "outcome" => "refused").increment(1);
-    tracing::error!("reload failed; still serving the previous configuration");
+fn sentences(problems: &Problems) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+fn shown(changes: &[KeyChange]) -> String {
+    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    changes.join(", ")
 }

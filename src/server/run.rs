@@ -1,6 +1,7 @@
 //! Server: starts listeners and services, accepts connections, reloads, and drains.
 
 use std::io;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -73,7 +74,8 @@ impl Server {
             .map_err(StartError::Store)?;
         if let Some(tls) = &table.tls {
             let started = ServerTls::new(services.certificates.clone(), &tls.files);
-            let _ = services.tls.set(started.map_err(StartError::Tls)?);
+            let started = started.map_err(StartError::Tls)?;
+            services.tls.store(Some(Arc::new(started)));
             configure_acme(&config, &services).loaded().await;
         }
         if table.uses_sessions() {
@@ -122,10 +124,9 @@ impl Server {
     /// during the drain, returns at once.
     pub async fn run(self, reload: Reload) -> Result<Drained, StartError> {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
-        let deadline = self.config.server.timeouts.drain;
         let gateway = self.gateway.clone();
         let mut reloader = Reloader::new(gateway.clone(), self.config.clone(), reload);
-        let accepting = self.accept();
+        let mut listeners = self.accept();
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -133,10 +134,11 @@ impl Server {
                     Signal::Reload => reloader.request(),
                     Signal::ReopenLogs => telemetry::reopen_logs(),
                 },
-                () = reloader.step() => {}
+                () = reloader.step(&mut listeners) => {}
             }
         }
-        accepting.close().finish().await;
+        listeners.close().finish().await;
+        let deadline = reloader.server().timeouts.drain;
         tracing::info!(
             sockets = gateway.sockets().len(),
             seconds = deadline.as_secs_f64(),

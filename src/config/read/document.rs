@@ -165,6 +165,13 @@ impl Document {
         value_start..value_start
     }
 
+    /// Returns a piece of the text on one line, with secrets hidden.
+    pub(in crate::config) fn shown(&self, span: &Range<usize>) -> String {
+        let text = self.text.get(span.clone()).unwrap_or_default();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        self.hide_secrets(&words.join(" "))
+    }
+
     /// Hides the secrets of this document in a message.
     pub(in crate::config) fn hide_secrets(&self, message: &str) -> String {
         let secrets = self.secrets.iter();

@@ -1,3 +1,5 @@
+//! Listeners that letters serve.
+
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,22 @@ pub(super) const METRICS: &[Metric] = &[
         "Reloads of the configuration, by outcome.",
     )
     .by(&[words("outcome", &["replaced", "refused"])]),
+    gauge(
+        "oneport_config_last_reload_successful",
+        "Whether the last reload was applied.",
+    ),
+    gauge(
+        "oneport_config_last_reload_success_timestamp_seconds",
+        "When the configuration in effect was applied.",
+    ),
+    gauge(
+        "oneport_config_hash",
+        "48 bits of the SHA-256 of the configuration in effect.",
+    ),
+    gauge(
+        "oneport_config_restart_needed",
+        "Changed keys that take effect at the next start.",
+    ),
     counter(
         "oneport_panics_total",
         "Panics, each of which ended one request or one WebSocket.",
