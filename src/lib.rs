@@ -49,6 +49,7 @@ pub mod host;
 pub mod http;
 pub mod middleware;
 pub mod net;
+pub mod pace;
 mod queued_bytes;
 pub mod reload_handle;
 pub mod routing;

@@ -4,6 +4,8 @@
 mod gate;
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -19,7 +21,7 @@ pub(crate) use self::gate::Gate;
 /// loops itself and ends them first, so no task outlives the server.
 ///
 /// ```text
-/// running --drain()--> draining --stop()--> stopping --finish()--> ended
+/// running --leave()--> leaving --drain()--> draining --stop()--> stopping --finish()--> ended
 /// ```
 ///
 /// ```
@@ -33,6 +35,8 @@ pub(crate) use self::gate::Gate;
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    /// Read for each response, which a token's lock would slow down.
+    leaving: Arc<AtomicBool>,
     draining: CancellationToken,
     stopping: CancellationToken,
     /// Tasks that the others need until they end, such as the clock.
@@ -114,8 +118,21 @@ impl Tasks {
         self.ended.cancelled().await;
     }
 
+    /// Announces the end: the server still takes all work, and asks its clients to go elsewhere.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the server has announced its end, or drains already.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// Begins the drain: the server takes no new work, and endless responses (event streams) end.
+    /// Implies [`Tasks::leave`].
     pub fn drain(&self) {
+        self.leave();
         self.draining.cancel();
     }
 
@@ -144,7 +161,7 @@ impl Tasks {
 
     /// Asks tasks that loop forever to stop. Implies [`Tasks::drain`].
     pub fn stop(&self) {
-        self.draining.cancel();
+        self.drain();
         self.stopping.cancel();
     }
 

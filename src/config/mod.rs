@@ -56,6 +56,7 @@ pub use sections::compress::{CompressConfig, CompressionAlgorithm};
 pub use sections::cors::CorsConfig;
 pub use sections::csrf::CsrfConfig;
 pub use sections::custom_middleware::CustomMiddlewareSections;
+pub use sections::drain::DrainConfig;
 pub use sections::headers::{HeaderFields, HeaderPreset};
 pub use sections::http::{HttpDefaults, HttpRoute};
 pub use sections::log::{LogConfig, LogFormat};

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::read::path;
 use super::read::value::Value;
 use super::{
-    AuthConfig, ChannelLayerConfig, Config, CsrfConfig, LimitsConfig, LogConfig, ServerConfig,
-    SessionConfig, TimeoutsConfig,
+    AuthConfig, ChannelLayerConfig, Config, CsrfConfig, DrainConfig, LimitsConfig, LogConfig,
+    ServerConfig, SessionConfig, TimeoutsConfig,
 };
 
 /// When a changed key takes effect.
@@ -191,7 +191,7 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
             bind, allowed_hosts, trusted_proxies, forwarded, root_path,
             tls, location,
         ],
-        apart: [limits, timeouts],
+        apart: [limits, timeouts, drain],
     });
     keys.extend(
         changed!(LimitsConfig "server.limits", &running.limits, &read.limits, {
@@ -203,6 +203,12 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
         changed!(TimeoutsConfig "server.timeouts", &running.timeouts, &read.timeouts, {
             restart: [],
             reload: [handshake, request, keep_alive, drain],
+        }),
+    );
+    keys.extend(
+        changed!(DrainConfig "server.drain", &running.drain, &read.drain, {
+            restart: [],
+            reload: [delay, batch, every, jitter, code, retry_after],
         }),
     );
     keys

@@ -8,6 +8,7 @@ use super::running::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
 use crate::http::event_streams::EventStreams;
+use crate::pace::Pace;
 use crate::websocket::{Cause, Ending, SocketHandle};
 
 /// The number of sessions that one query checks.
@@ -105,6 +106,6 @@ impl Gateway {
         self.services().shared::<EventStreams>().end(&is_over);
         let ending = Ending::of(Cause::SessionEnded);
         let which = |handle: &SocketHandle| handle.login().is_some_and(|login| is_over(login));
-        self.sockets().end(which, &ending, Duration::ZERO).await;
+        self.sockets().end(which, &ending, &Pace::AT_ONCE).await;
     }
 }

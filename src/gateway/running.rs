@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::table::{Table, TlsSettings};
+use crate::pace::Pace;
 use crate::services::Services;
 use crate::websocket::{Cause, Directory, Ending, Sockets};
 
@@ -118,9 +118,9 @@ impl Gateway {
     }
 
     /// Replaces the table at once. The returned future closes the sockets whose route was removed
-    /// or changed, with 1012 and spread over the time `over`, and returns their number. Other
-    /// sockets and requests in flight are not affected.
-    pub fn replace(&self, table: Table, over: Duration) -> impl Future<Output = usize> + use<> {
+    /// or changed, with 1012 and at a pace, and returns their number. Other sockets and requests in
+    /// flight are not affected.
+    pub fn replace(&self, table: Table, pace: Pace) -> impl Future<Output = usize> + use<> {
         let kept: HashSet<u64> = table
             .websocket()
             .routes()
@@ -145,7 +145,7 @@ impl Gateway {
                 .end(
                     |handle| !kept.contains(&handle.route().fingerprint),
                     &ending,
-                    over,
+                    &pace,
                 )
                 .await
         }

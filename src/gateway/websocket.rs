@@ -57,7 +57,13 @@ pub(super) async fn handle(
     let key = handshake.accept;
 
     let deadline = Deadline::At(pipeline.started.unwrap_or_else(Instant::now) + entry.timeout);
-    let connect = |scope, _: Body| connect(services, entry, deadline, scope, key.as_deref());
+    let connect = async |scope, _: Body| {
+        // The client connects elsewhere, or later: a socket of this server would end at once.
+        if let Some(pace) = sockets.draining() {
+            return Err(Failure::stopping(pace.seconds_of(sockets.len())));
+        }
+        connect(services, entry, deadline, scope, key.as_deref()).await
+    };
     let (mut response, accepted) = pipeline
         .run(entry, &mut scope, &mut Body::empty(), 0, connect)
         .await;

@@ -1,13 +1,16 @@
 //! EventStreams: the open event streams of this process, with their logins.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use metrics::gauge;
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Login;
+use crate::pace::Pace;
 
 /// The open event streams, by member number; one value per server (`Services::shared`). An entry
 /// lives as long as its response body, so the map is bounded by the requests in flight.
@@ -15,6 +18,29 @@ use crate::auth::Login;
 pub(crate) struct EventStreams {
     /// The streams with a login. An anonymous stream has no login that could end.
     of_logins: Mutex<HashMap<u64, Entry>>,
+    /// How many there are, with a login and without.
+    open: AtomicUsize,
+    /// Set when the server drains.
+    draining: OnceLock<Draining>,
+}
+
+/// How a drain ends the streams.
+#[derive(Debug)]
+struct Draining {
+    pace: Pace,
+    /// How many streams end together.
+    batch: usize,
+    /// How many have asked for their turn.
+    asked: AtomicUsize,
+}
+
+/// When a stream ends in a drain, and when its client is asked to come back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// The time until its end.
+    pub(crate) after: Duration,
+    /// The time from its end until the client reconnects; `None`: as the stream said at its start.
+    pub(crate) retry: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -46,6 +72,7 @@ impl EventStreams {
             };
             self.lock().insert(member, entry);
         }
+        self.open.fetch_add(1, Ordering::Relaxed);
         gauge!("oneport_event_streams").increment(1.0);
         OpenEventStream {
             streams: self,
@@ -70,12 +97,44 @@ impl EventStreams {
         }
     }
 
+    /// Begins the drain: each stream ends at its [`Turn`]. Only the first call counts.
+    pub(crate) fn drain(&self, pace: Pace) {
+        let _ = self.draining.set(Draining {
+            pace,
+            batch: pace.batch_of(self.open.load(Ordering::Relaxed)),
+            asked: AtomicUsize::new(0),
+        });
+    }
+
+    /// Returns the pace of the drain, once it has begun.
+    pub(crate) fn draining(&self) -> Option<&Pace> {
+        self.draining.get().map(|draining| &draining.pace)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
         self.of_logins.lock()
     }
 }
 
 impl OpenEventStream {
+    /// Returns the next turn of a drain that has begun.
+    pub(crate) fn turn(&self) -> Turn {
+        let Some(Draining { pace, batch, asked }) = self.streams.draining.get() else {
+            return Turn {
+                after: Duration::ZERO,
+                retry: None,
+            };
+        };
+        let number = asked.fetch_add(1, Ordering::Relaxed);
+        // Browsers add no jitter of their own.
+        let jitter = Duration::from_millis(fastrand::u64(..1_000));
+        let seconds = pace.seconds_of(number).map(Duration::from_secs);
+        Turn {
+            after: pace.turn_of(number / batch),
+            retry: seconds.map(|seconds| seconds + jitter),
+        }
+    }
+
     /// Returns the token that is cancelled when the login ends.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.ended.clone()
@@ -85,6 +144,7 @@ impl OpenEventStream {
 impl Drop for OpenEventStream {
     fn drop(&mut self) {
         self.streams.lock().remove(&self.member);
+        self.streams.open.fetch_sub(1, Ordering::Relaxed);
         gauge!("oneport_event_streams").decrement(1.0);
     }
 }

@@ -75,6 +75,20 @@ impl Failure {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
     }
 
+    /// Creates a 503 of a server that stops. `seconds`: when the client may come back, at the
+    /// earliest.
+    pub(crate) fn stopping(seconds: Option<u64>) -> Self {
+        let failure = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server is shutting down",
+        );
+        match seconds {
+            // "0" would be an invitation to come back at once.
+            Some(seconds) => failure.with_header(header::RETRY_AFTER, seconds.max(1).into()),
+            None => failure,
+        }
+    }
+
     /// Adds the cause, which is logged but never sent to the client.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -1,14 +1,29 @@
-//! Drain: a graceful shutdown.
+//! Drain: a graceful shutdown that its clients do not answer with a storm.
+//!
+//! ```text
+//! Serving ── stop ──> Leaving ── drain.delay is over ──> Draining ── all ended, or ──> ended
+//!                        │                                  │     timeouts.drain is over
+//!                        └────────── a second stop ─────────┴────────────────────────> ended
+//! ```
+//!
+//! | state | listeners | `health` | requests | sockets and event streams |
+//! |---|---|---|---|---|
+//! | `Serving` | open | 200 | served | open |
+//! | `Leaving` | open | 503 | served; over HTTP/1.1 their connections close | open, also new ones |
+//! | `Draining` | closed | | those in flight are served | end in batches; handshakes get 503 |
+//!
+//! A load balancer that asks `health` sends no new clients once it has seen the 503; that takes it
+//! some intervals, for which `drain.delay` leaves time.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::ServerConfig;
 use crate::gateway::Gateway;
+use crate::http::event_streams::EventStreams;
+use crate::pace::Pace;
 use crate::websocket::{Cause, Ending};
-
-/// The longest pause between closing two WebSockets.
-const BETWEEN_SOCKETS: Duration = Duration::from_millis(2);
 
 /// The outcome of a drain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,28 +34,64 @@ pub struct Drained {
     pub cut_off: usize,
 }
 
-/// Lets requests finish, closes all WebSockets with 1001, and aborts the remaining tasks after
-/// `drain`.
-pub(super) async fn drain(gateway: &Gateway, drain: Duration) -> Drained {
-    let deadline = Instant::now() + drain;
-    let tasks = &gateway.services().tasks;
-    tasks.drain();
-    let ending = Ending::of(Cause::ServerDrain);
-    let sockets = gateway
-        .sockets()
-        .end(|_| true, &ending, spread(gateway.sockets().len(), drain))
-        .await;
+/// Announces that the server is about to stop, and serves on for `delay`.
+pub(super) async fn leave(gateway: &Gateway, delay: Duration) {
+    gateway.services().tasks.leave();
+    if delay.is_zero() {
+        return;
+    }
+    tracing::info!(
+        seconds = delay.as_secs_f64(),
+        "about to stop: health says 503; a second signal exits at once"
+    );
+    tokio::time::sleep(delay).await;
+}
+
+/// Lets requests finish, ends all WebSockets with a cause, and aborts the remaining tasks after
+/// `timeouts.drain`. The listeners are closed.
+pub(super) async fn drain(gateway: &Gateway, server: &ServerConfig, cause: Cause) -> Drained {
+    let deadline = Instant::now() + server.timeouts.drain;
+    let services = gateway.services();
+    let pace = pace(server);
+    let (ending, pace) = match cause {
+        Cause::ServerDrain => (
+            Ending::chosen(cause, server.drain.code, cause.reason()),
+            pace,
+        ),
+        // The successor listens already.
+        cause => (Ending::of(cause), without_wait(pace)),
+    };
+    services.shared::<EventStreams>().drain(pace);
+    gateway.sockets().drain(ending, pace);
+    services.tasks.drain();
+    let sockets = gateway.sockets().end_all().await;
     let _ = timeout_at(deadline, gateway.sockets().all_ended()).await;
-    let cut_off = tasks
-        .finish(deadline.saturating_duration_since(Instant::now()))
-        .await;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let cut_off = services.tasks.finish(left).await;
     Drained { sockets, cut_off }
 }
 
-/// Returns the time over which to spread closing `sockets` WebSockets: 2 ms each, at most half of
-/// the drain. Their clients then reconnect one after the other instead of all at once.
-pub(super) fn spread(sockets: usize, drain: Duration) -> Duration {
-    BETWEEN_SOCKETS
-        .saturating_mul(u32::try_from(sockets).unwrap_or(u32::MAX))
-        .min(drain / 2)
+/// Returns the pace of a reload, whose clients find the server as it was.
+pub(super) fn reload_pace(server: &ServerConfig) -> Pace {
+    without_wait(pace(server))
+}
+
+/// Returns the pace of `[server.drain]`: the last socket ends in half of `timeouts.drain`, which
+/// leaves the other half for the close frames of the clients.
+fn pace(server: &ServerConfig) -> Pace {
+    let settings = &server.drain;
+    Pace {
+        batch: settings.batch,
+        every: settings.every,
+        jitter: settings.jitter,
+        within: server.timeouts.drain / 2,
+        retry_after: settings.retry_after,
+    }
+}
+
+fn without_wait(pace: Pace) -> Pace {
+    Pace {
+        retry_after: Duration::ZERO,
+        ..pace
+    }
 }

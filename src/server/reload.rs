@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use self::prepare::{Outcome, Prepared, Preparing, problem_of};
 use super::certificate_watch::{report, watch_certificates};
 use super::connection::HttpServer;
-use super::drain::spread;
+use super::drain::reload_pace;
 use super::file_watch::{FileSnapshot, Watch};
 use super::listeners::Listeners;
 use super::run::configure_acme;
@@ -297,9 +297,8 @@ impl Reloader {
             (None, _) => services.tls.store(None),
         }
         configure_acme(&config, services);
-        let drain = self.config.server.timeouts.drain;
-        let window = spread(self.gateway.sockets().len(), drain);
-        let ending = self.gateway.replace(table, window);
+        let pace = reload_pace(&config.server);
+        let ending = self.gateway.replace(table, pace);
         let limits = &config.server.limits;
         if limits.connections != self.config.server.limits.connections {
             listeners.admission().set_limit(limits.connections);

@@ -197,6 +197,11 @@ impl Responding {
 impl Shared {
     /// Sets the fields that every response of the server has.
     fn complete(&self, response: &mut Response) {
+        let is_leaving = self.gateway.services().tasks.is_leaving();
+        // Over HTTP/2, GOAWAY says it once the listeners are closed.
+        if is_leaving && !self.timeouts.is_http2() && !is_switching(response) {
+            announce_close(response);
+        }
         if let Some(hsts) = &self.hsts {
             let fields = response.headers_mut();
             let field = fields.entry(header::STRICT_TRANSPORT_SECURITY);
@@ -206,6 +211,11 @@ impl Shared {
             response.headers_mut().insert(header::DATE, date);
         }
     }
+}
+
+/// Returns whether the connection changes to another protocol.
+fn is_switching(response: &Response) -> bool {
+    response.status() == http::StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The response to a WebSocket over the limit of connections.

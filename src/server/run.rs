@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::certificate_watch::watch_certificates;
 use super::connection::HttpServer;
-use super::drain::{Drained, drain};
+use super::drain::{Drained, drain, leave};
 use super::listeners::{Inherited, Listeners, OpenError, Opened, missing};
 use super::reload::{Reload, Reloader};
 use super::signals::{Signal, Signals};
@@ -18,6 +18,7 @@ use crate::gateway::{Gateway, Table};
 use crate::net::{Admission, Listener, Refused, ServerTls};
 use crate::services::Services;
 use crate::telemetry;
+use crate::websocket::Cause;
 
 /// A server with open listeners.
 #[derive(Debug)]
@@ -110,18 +111,19 @@ impl Server {
         &self.gateway
     }
 
-    /// Serves until `stop` completes, then drains.
+    /// Serves until `stop` completes, and for `drain.delay` after it; then drains.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Drained {
-        let deadline = self.config.server.timeouts.drain;
+        let server = self.config.server.clone();
         let gateway = self.gateway.clone();
         let accepting = self.accept();
         stop.await;
+        leave(&gateway, server.drain.delay).await;
         accepting.close().finish().await; // no new connections
-        drain(&gateway, deadline).await
+        drain(&gateway, &server, Cause::ServerDrain).await
     }
 
     /// Serves until a signal stops the server, and reloads on SIGHUP. On a second stop signal
-    /// during the drain, returns at once.
+    /// during `drain.delay` or the drain, returns at once.
     pub async fn run(self, reload: Reload) -> Result<Drained, StartError> {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
         let gateway = self.gateway.clone();
@@ -137,15 +139,19 @@ impl Server {
                 () = reloader.step(&mut listeners) => {}
             }
         }
-        listeners.close().finish().await;
-        let deadline = reloader.server().timeouts.drain;
-        tracing::info!(
-            sockets = gateway.sockets().len(),
-            seconds = deadline.as_secs_f64(),
-            "stopping; a second signal exits at once"
-        );
+        let server = reloader.server();
+        let stop = async {
+            leave(&gateway, server.drain.delay).await;
+            listeners.close().finish().await;
+            tracing::info!(
+                sockets = gateway.sockets().len(),
+                seconds = server.timeouts.drain.as_secs_f64(),
+                "stopping; a second signal exits at once"
+            );
+            drain(&gateway, server, Cause::ServerDrain).await
+        };
         tokio::select! {
-            drained = drain(&gateway, deadline) => Ok(drained),
+            drained = stop => Ok(drained),
             () = second_stop(&mut signals) => Ok(Drained { sockets: 0, cut_off: gateway.services().tasks.alive() }),
         }
     }

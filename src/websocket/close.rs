@@ -16,6 +16,9 @@ use crate::database::StoreError;
 use ClosingHandshake::{FrameOnly, Full, HalfClose, Skipped};
 use Code::{Chosen, Fallback, Fixed, NotSent};
 
+/// Begins the end of a reason that asks the client to come back after some seconds, and not before.
+const RETRY_AFTER: &str = "retry_after=";
+
 /// The source of a cause's close code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Code {
@@ -126,7 +129,7 @@ causes! {
     Lifetime: "lifetime", Fixed(CloseCode::NORMAL), "the connection reached its maximum lifetime", Full;
 
     /// The server is shutting down.
-    ServerDrain: "server_drain", Fixed(CloseCode::GOING_AWAY), "the server is shutting down", Full;
+    ServerDrain: "server_drain", Fallback(CloseCode::GOING_AWAY), "the server is shutting down", Full;
     /// A reload changed or removed the socket's route.
     Reload: "reload", Fixed(CloseCode::SERVICE_RESTART), "the route changed", Full;
     /// The session or token that authenticated the socket has ended.
@@ -223,8 +226,8 @@ impl Ending {
         }
     }
 
-    /// Creates the ending of a cause whose code and reason the client, the consumer or a caller of
-    /// the server API chose. Without a code, the code of the cause's row is used.
+    /// Creates the ending of a cause whose code and reason the client, the consumer, a caller of the
+    /// server API or the configuration chose. Without a code, the code of the cause's row is used.
     pub(crate) fn chosen(
         cause: Cause,
         code: impl Into<Option<CloseCode>>,
@@ -237,6 +240,18 @@ impl Ending {
         let mut ending = Self::with_reason(cause, reason);
         ending.code = code.into().unwrap_or(ending.code);
         ending
+    }
+}
+
+impl Ending {
+    /// Adds to the reason when the client is asked to come back, as `retry_after=3`.
+    #[must_use]
+    pub(super) fn retry_after(mut self, seconds: Option<u64>) -> Self {
+        if let Some(seconds) = seconds {
+            let reason = format!("{}; {RETRY_AFTER}{seconds}", self.reason);
+            self.reason = truncate(reason.into());
+        }
+        self
     }
 }
 
@@ -374,6 +389,13 @@ mod tests {
             let is_skipped = cause.closing_handshake() == Skipped;
             assert_eq!(matches!(cause.code(), NotSent(_)), is_skipped, "{cause:?}");
         }
+    }
+
+    #[test]
+    fn wait_is_the_end_of_the_reason() {
+        let ending = Ending::chosen(Cause::ServerDrain, CloseCode::SERVICE_RESTART, "the end");
+        assert_eq!(ending.clone().retry_after(None).reason, "the end");
+        assert_eq!(ending.retry_after(Some(3)).reason, "the end; retry_after=3");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -15,6 +14,7 @@ use crate::channels::{
     ChannelLayer, ConnectionInfo, Delivery, Event, GroupName, NodeReply, NodeRequest, RpcHandler,
     UserInfo, deliver_direct,
 };
+use crate::pace::Pace;
 use crate::timestamp::Timestamp;
 
 /// The longest reply. A process rejects messages of twice that length from another.
@@ -84,7 +84,7 @@ impl Directory {
                     let of = handle.scope().user.as_ref().map(|of| of.id.as_str());
                     of.is_some() && of == user.as_deref()
                 };
-                let closed = self.sockets.end(is_users, &ending, Duration::ZERO).await;
+                let closed = self.sockets.end(is_users, &ending, &Pace::AT_ONCE).await;
                 NodeReply::Closed {
                     matched: closed as u64,
                     closed: None,

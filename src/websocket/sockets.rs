@@ -1,8 +1,7 @@
 //! Sockets: the open WebSockets of this process, by number.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -10,6 +9,7 @@ use tokio::sync::Notify;
 use super::close::{Cause, Ending};
 use super::socket_handle::SocketHandle;
 use crate::auth::Login;
+use crate::pace::Pace;
 
 const SHARDS: usize = 16;
 
@@ -23,6 +23,15 @@ struct SocketTable {
     left: Notify,
     /// The fingerprints of the current table's routes; `None` before the first reload.
     kept: Mutex<Option<HashSet<u64>>>,
+    /// Set when the server drains.
+    draining: OnceLock<Draining>,
+}
+
+/// How a drain ends the sockets.
+#[derive(Debug)]
+struct Draining {
+    ending: Ending,
+    pace: Pace,
 }
 
 impl Sockets {
@@ -77,12 +86,12 @@ impl Sockets {
         found
     }
 
-    /// Ends the sockets that `which` selects, evenly spread over a time. Returns their number.
+    /// Ends the sockets that `which` selects, at a pace. Returns their number.
     pub async fn end(
         &self,
         which: impl Fn(&SocketHandle) -> bool,
         ending: &Ending,
-        over: Duration,
+        pace: &Pace,
     ) -> usize {
         let picked: Vec<Arc<SocketHandle>> = self
             .0
@@ -97,20 +106,29 @@ impl Sockets {
                     .collect::<Vec<_>>()
             })
             .collect();
-        // In steps of 10 ms: the runtime's timer is not much finer.
-        let steps = usize::try_from(over.as_millis() / 10)
-            .unwrap_or(1)
-            .clamp(1, picked.len().max(1));
-        for (at, some) in picked
-            .chunks(picked.len().div_ceil(steps).max(1))
-            .enumerate()
-        {
-            if at > 0 {
-                tokio::time::sleep(over / u32::try_from(steps).unwrap_or(u32::MAX)).await;
-            }
-            some.iter().for_each(|handle| handle.end(ending.clone()));
-        }
+        pace.walk(&picked, |number, handle| {
+            handle.end(ending.clone().retry_after(pace.seconds_of(number)));
+        })
+        .await;
         picked.len()
+    }
+
+    /// Begins the drain: from now on a socket that opens is ended. Only the first call counts.
+    pub(crate) fn drain(&self, ending: Ending, pace: Pace) {
+        let _ = self.0.draining.set(Draining { ending, pace });
+    }
+
+    /// Ends all sockets as [`Sockets::drain`] was told. Returns their number.
+    pub(crate) async fn end_all(&self) -> usize {
+        match self.0.draining.get() {
+            Some(Draining { ending, pace }) => self.end(|_| true, ending, pace).await,
+            None => 0,
+        }
+    }
+
+    /// Returns the pace of the drain, once it has begun.
+    pub(crate) fn draining(&self) -> Option<&Pace> {
+        self.0.draining.get().map(|draining| &draining.pace)
     }
 
     /// Waits until all sockets have ended.
@@ -147,8 +165,8 @@ impl Sockets {
         self.shard(handle.id())
             .lock()
             .insert(handle.id(), handle.clone());
-        if handle.services().tasks.is_draining() {
-            handle.end(Ending::of(Cause::ServerDrain));
+        if let Some(Draining { ending, pace }) = self.0.draining.get() {
+            handle.end(ending.clone().retry_after(pace.seconds_of(0)));
         }
         if !self.is_kept(handle.route().fingerprint) {
             handle.end(Ending::of(Cause::Reload));

@@ -8,12 +8,16 @@ const SOON_CODES = new Set([1001, 1012]);
 const LATER_CODE = 1013;
 /** How many doublings of the delay an overload adds. */
 const LATER_ATTEMPTS = 3;
+/** The end of a close frame's reason in which the server asks to come back after so many seconds, and not before. */
+const RETRY_AFTER = /(?:^|; )retry_after=(\d{1,6})$/;
 
 const DEFAULTS = {
   protocols: [],
   delayMs: 1_000, // ceiling of the first delay; each further one is twice as high
   delayMaxMs: 30_000, // ceiling of all delays
   soonMs: 250, // ceiling of the first delay after 1001 and 1012
+  spreadMs: 1_000, // ceiling of what is added to a wait that the server asked for, in whole seconds
+  askedMaxMs: 300_000, // the longest wait that a server may ask for
   stableMs: 10_000, // a socket that was open this long starts counting anew
   connectMs: 10_000, // a handshake that takes longer is given up
   bufferedBytesMax: 256 * 1024, // `send` refuses while more than this waits in the browser
@@ -28,19 +32,34 @@ export function mayReconnect(code) {
   return !FINAL_CODES.has(code) && !(code >= 4500 && code <= 4999);
 }
 
+/** Returns the milliseconds for which the server asked its client to wait, or null. */
+export function askedWaitMs(reason) {
+  const found = RETRY_AFTER.exec(reason);
+  return found === null ? null : Number(found[1]) * 1_000;
+}
+
 /**
  * Returns the delay before the next attempt: exponential back-off with full jitter, so that many clients which lost
- * their server at the same moment do not reconnect at the same moment.
+ * their server at the same moment do not reconnect at the same moment. A server that stops asks each client to wait for
+ * a time of its own, in `reason`: that comes first, with a jitter of up to a second.
  *
  * `attempt` counts the failures since the socket was last stable, from 0.
  */
-export function retryDelayMs(code, attempt, options = DEFAULTS) {
-  const { delayMs, delayMaxMs, soonMs, random } = { ...DEFAULTS, ...options };
+export function retryDelayMs(code, attempt, options = DEFAULTS, reason = "") {
+  const { delayMs, delayMaxMs, soonMs, spreadMs, askedMaxMs, random } = { ...DEFAULTS, ...options };
+  const askedMs = askedWaitMs(reason);
+  if (askedMs !== null) {
+    return Math.min(askedMs, askedMaxMs) + random() * Math.max(spreadMs, backOffMs(attempt - 1, delayMs, delayMaxMs));
+  }
   if (SOON_CODES.has(code) && attempt === 0) {
     return random() * soonMs;
   }
   const doublings = code === LATER_CODE ? Math.max(attempt, LATER_ATTEMPTS) : attempt;
-  return random() * Math.min(delayMaxMs, delayMs * 2 ** doublings);
+  return random() * backOffMs(doublings, delayMs, delayMaxMs);
+}
+
+function backOffMs(doublings, delayMs, delayMaxMs) {
+  return Math.min(delayMaxMs, delayMs * 2 ** doublings);
 }
 
 /**
@@ -127,7 +146,7 @@ export class ReconnectingSocket extends EventTarget {
       this.#end({ code, reason });
       return;
     }
-    const retryMs = retryDelayMs(code, this.#attempt, this.#options);
+    const retryMs = retryDelayMs(code, this.#attempt, this.#options, reason);
     this.#attempt += 1;
     this.#retryIn(retryMs);
     this.#tell("waiting", { code, reason, retryMs });

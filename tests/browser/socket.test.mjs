@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { mayReconnect, ReconnectingSocket, retryDelayMs, socketUrl } from "../../templates/static/socket.js";
+import { askedWaitMs, mayReconnect, ReconnectingSocket, retryDelayMs, socketUrl } from "../../templates/static/socket.js";
 
 /** A WebSocket that the test controls. */
 class FakeWebSocket {
@@ -54,6 +54,47 @@ test("the ceiling of the delay doubles up to its limit, and the delay is anythin
   check(1012, 1, 2_000);
   check(1013, 0, 8_000);
   assert.equal(retryDelayMs(1006, 3, { random: () => 0 }), 0);
+});
+
+test("the server's wait is at the end of the reason, and nowhere else", () => {
+  const check = (reason, expected) => assert.equal(askedWaitMs(reason), expected, reason);
+  check("the server is shutting down; retry_after=3", 3_000);
+  check("retry_after=0", 0);
+  check("", null);
+  check("the server is shutting down", null);
+  check("retry_after=3; the server is shutting down", null);
+  check("no_retry_after=3", null);
+  check("; retry_after=", null);
+  check("; retry_after=-1", null);
+  check("; retry_after=1e9", null);
+  check("; retry_after=1234567", null);
+});
+
+test("a wait that the server asked for comes first, with a jitter that grows with the failures", () => {
+  const delay = (attempt, random, reason = "x; retry_after=3") =>
+    retryDelayMs(1001, attempt, { random: () => random }, reason);
+  assert.deepEqual([delay(0, 0), delay(0, 0.5), delay(0, 1)], [3_000, 3_500, 4_000]);
+  assert.deepEqual([delay(1, 1), delay(3, 1), delay(50, 1)], [4_000, 7_000, 33_000]);
+  assert.equal(delay(0, 0, "x; retry_after=999999"), 300_000);
+});
+
+test("ten thousand clients that were told six times spread evenly over them", () => {
+  const delays = Array.from({ length: 10_000 }, (_, at) => retryDelayMs(1001, 0, {}, `x; retry_after=${at % 6}`));
+  const counts = Array(12).fill(0);
+  for (const delay of delays) counts[Math.floor(delay / 500)] += 1;
+  // 833 in each half second; random numbers stay within 25 %.
+  assert.ok(counts.every((count) => count > 625 && count < 1_041), String(counts));
+});
+
+test("a socket that was told when to come back does so", (t) => {
+  const { socket, made, lose } = make(t);
+  socket.open();
+  made[0].onopen();
+  lose(1001, "the server is shutting down; retry_after=2");
+  t.mock.timers.tick(2_999);
+  assert.equal(made.length, 1);
+  t.mock.timers.tick(1);
+  assert.equal(made.length, 2);
 });
 
 test("a lost socket is opened again after the delay, each failure later", (t) => {

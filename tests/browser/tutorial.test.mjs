@@ -28,11 +28,13 @@ test("two tabs of the tutorial's room hear each other, another room does not", L
   for (const tab of [one, two, other]) assert.deepEqual(tab.errors, []);
 });
 
-test("the tutorial's page says that the server went down", LIMIT, async (t) => {
+test("the tutorial's page says that the server went down, and comes back", LIMIT, async (t) => {
   const server = await Server.start(t, { variable: "TUTORIAL_BIN", config: CONFIG });
   const context = await (await startBrowser(t)).newContext();
   const tab = await openTab(context, `${server.origin}/chat/lobby/`);
   await waitForLog(tab, "(connected)\n");
   await server.stop();
   await waitForLog(tab, "(connected)\n(closed: 1001)\n");
+  await server.start();
+  await waitForLog(tab, "(connected)\n(closed: 1001)\n(connected)\n");
 });

@@ -35,10 +35,11 @@ const UNKNOWN: &str = "no_such_key";
 const NO_WORD: &str = "no_such_word";
 
 /// The sections whose defaults are in config/oneport.toml.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "server",
     "server.limits",
     "server.timeouts",
+    "server.drain",
     "log",
     "templates",
     "session",

@@ -42,6 +42,7 @@ pub(crate) const LAYERS: [&[&str]; 15] = [
         "file_stamp",
         "clock",
         "close_code",
+        "pace",
         "tasks",
         "text",
         "state",
@@ -464,7 +465,8 @@ fn remote_names_no_type_of_the_layer_above_it() {
 }
 
 /// Where a close code is named, with the reason.
-const CLOSE_CODES: [(&str, &str); 8] = [
+const CLOSE_CODES: [(&str, &str); 9] = [
+    ("config/sections/drain.rs", "the default of `drain.code`"),
     ("websocket/close.rs", "the table of causes"),
     ("websocket/frame.rs", "1005 is sent as an empty payload"),
     (

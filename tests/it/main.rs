@@ -16,6 +16,7 @@ mod compression;
 mod config;
 mod django;
 mod docs;
+mod drain;
 mod edge;
 mod file_delivery;
 mod file_rules;

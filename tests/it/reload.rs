@@ -1,10 +1,10 @@
 //! Reload and drain: which sockets notice, and which do not.
 
 use std::path::Path;
-use std::time::Duration;
 
 use oneport::config::Config;
 use oneport::gateway::{Registry, Table, compile};
+use oneport::pace::Pace;
 use oneport::testing::{Application, HttpCommunicator, LiveServer, WebsocketCommunicator};
 use tokio::io::AsyncWriteExt;
 
@@ -61,7 +61,7 @@ max_message = '1 KiB'
 path     = '/kept/'
 consumer = 'echo'
 ";
-    assert_eq!(app.gateway().replace(table(new), Duration::ZERO).await, 2);
+    assert_eq!(app.gateway().replace(table(new), Pace::AT_ONCE).await, 2);
     assert_eq!(
         changed.receive_close().await,
         (1012, "the route changed".to_owned())
@@ -82,7 +82,7 @@ consumer = 'echo'
 /// Case 52.
 #[tokio::test]
 async fn drain_closes_sockets_with_1001_and_refuses_new_connections() {
-    let server = LiveServer::start("[server.timeouts]\ndrain = '2s'\n[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n").await.unwrap();
+    let server = LiveServer::start("[server.timeouts]\ndrain = '2s'\n[server.drain]\nretry_after = '0s'\n[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n").await.unwrap();
     let address = server.address();
     let mut stream = crate::support::open(&server).await;
     let mut stopping = tokio::task::JoinSet::new();

@@ -10,6 +10,7 @@ pub(in crate::config) mod compress;
 pub(in crate::config) mod cors;
 pub(in crate::config) mod csrf;
 pub(in crate::config) mod custom_middleware;
+pub(in crate::config) mod drain;
 pub(in crate::config) mod headers;
 pub(in crate::config) mod http;
 pub(in crate::config) mod log;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use crate::config::read::source_location::SourceLocation;
+use crate::config::sections::drain::DrainConfig;
 use crate::config::sections::tls::TlsConfig;
 use crate::config::values::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
@@ -53,6 +54,8 @@ pub struct ServerConfig {
     pub limits: LimitsConfig,
     /// `[server.timeouts]`.
     pub timeouts: TimeoutsConfig,
+    /// `[server.drain]`.
+    pub drain: DrainConfig,
     /// `[server.tls]`; absent: no listener speaks TLS.
     pub tls: Option<TlsConfig>,
     /// The section's location.
@@ -156,6 +159,7 @@ impl Default for ServerConfig {
             secret_key_fallbacks: Vec::new(),
             limits: LimitsConfig::default(),
             timeouts: TimeoutsConfig::default(),
+            drain: DrainConfig::default(),
             tls: None,
             location: NotCompared::default(),
         }

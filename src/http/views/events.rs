@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, header};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
@@ -18,7 +18,7 @@ use crate::channels::{GroupName, GroupOptions, Mailbox, Received, Start, Subscri
 use crate::config::{OptionErrors, WrittenDuration};
 use crate::group_pattern::{GroupError, GroupPattern};
 use crate::http::body::BodyError;
-use crate::http::event_streams::{EventStreams, OpenEventStream};
+use crate::http::event_streams::{EventStreams, OpenEventStream, Turn};
 use crate::http::{Body, ClientEnd, Failure, OnDisconnect, Request, Response, View};
 use crate::routing::RouteContext;
 use crate::services::Services;
@@ -116,11 +116,9 @@ impl View for Events {
             .filter(|id| !id.is_empty())
             .or_else(|| scope.query("last_event_id"))
             .filter(|id| !id.is_empty());
-        if request.services.tasks.is_draining() {
-            return Err(Failure::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the server stops",
-            ));
+        let streams = request.services.shared::<EventStreams>();
+        if let Some(pace) = streams.draining() {
+            return Err(Failure::stopping(pace.seconds_of(0)));
         }
         let keep = GroupOptions {
             history: self.options.history,
@@ -129,7 +127,6 @@ impl View for Events {
         };
         let member = request.services.layer.next_member();
         // Registered before the first await: the login may end while the join is prepared.
-        let streams = request.services.shared::<EventStreams>();
         let open = streams.open(member, scope.login.as_ref());
         let client = scope.client.as_ref().map(|client| client.ip());
         let layer = &request.services.layer;
@@ -168,14 +165,17 @@ struct EventStream {
     member: u64,
     mailbox: Arc<Mailbox>,
     heartbeat: Duration,
-    next_heartbeat: Pin<Box<Sleep>>,
+    /// Until the next comment; in a drain until the stream's [`Turn`].
+    timer: Pin<Box<Sleep>>,
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     session_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Its turn in the drain, once it has asked for it.
+    turn: Option<Turn>,
     is_over: bool,
     first: Option<String>,
     /// The stream has no end of its own, so it ends when the client's sending side closes.
     client: ClientEnd,
-    _open: OpenEventStream,
+    open: OpenEventStream,
 }
 
 impl EventStream {
@@ -211,12 +211,13 @@ impl EventStream {
             member,
             mailbox,
             heartbeat,
-            next_heartbeat: Box::pin(tokio::time::sleep(heartbeat)),
+            timer: Box::pin(tokio::time::sleep(heartbeat)),
             draining: Box::pin(draining.cancelled_owned()),
             session_ended: Box::pin(open.ended().cancelled_owned()),
+            turn: None,
             is_over: false,
             client,
-            _open: open,
+            open,
             first: Some(first),
             services,
         }
@@ -265,20 +266,28 @@ impl http_body::Body for EventStream {
             out.push_str(GAP);
         }
         if !out.is_empty() {
-            this.next_heartbeat
-                .as_mut()
-                .reset(Instant::now() + this.heartbeat);
+            if this.turn.is_none() {
+                this.timer.as_mut().reset(Instant::now() + this.heartbeat);
+            }
             return Poll::Ready(Some(Ok(Frame::data(out.into()))));
         }
-        let is_left = this.client.poll_gone(cx).is_ready();
-        if is_left || this.draining.as_mut().poll(cx).is_ready() {
+        if this.client.poll_gone(cx).is_ready() {
             return Poll::Ready(None);
         }
-        if this.next_heartbeat.as_mut().poll(cx).is_ready() {
-            this.next_heartbeat
-                .as_mut()
-                .reset(Instant::now() + this.heartbeat);
-            let _ = this.next_heartbeat.as_mut().poll(cx);
+        if this.turn.is_none() && this.draining.as_mut().poll(cx).is_ready() {
+            let turn = this.turn.insert(this.open.turn());
+            this.timer.as_mut().reset(Instant::now() + turn.after);
+        }
+        if this.timer.as_mut().poll(cx).is_ready() {
+            if let Some(turn) = this.turn {
+                this.is_over = true;
+                return Poll::Ready(turn.retry.map(|retry| {
+                    let last = format!("retry: {}\n\n", retry.as_millis());
+                    Ok(Frame::data(last.into()))
+                }));
+            }
+            this.timer.as_mut().reset(Instant::now() + this.heartbeat);
+            let _ = this.timer.as_mut().poll(cx);
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(
                 b": still here\n\n",
             )))));

@@ -1,19 +1,42 @@
-//! Health: reports whether the server is up and accepts new work.
+//! Health: reports whether the server is up, and whether it wants new clients.
+
+use serde::Deserialize;
 
 use crate::config::OptionErrors;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
 use crate::telemetry;
 
-/// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server stops;
-/// with `log_lines_dropped` if log lines were dropped. No options.
+/// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server is about
+/// to stop; with `log_lines_dropped` if log lines were dropped.
 #[derive(Debug)]
-pub struct Health;
+pub struct Health {
+    probe: Probe,
+}
+
+/// The options of `health`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The question that the view answers.
+    probe: Probe,
+}
+
+/// The question of a probe, in Kubernetes' terms.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Probe {
+    /// Whether the server wants new clients: not once it is about to stop.
+    #[default]
+    Ready,
+    /// Whether the server works: always, as it answers.
+    Live,
+}
 
 impl View for Health {
-    type Options = ();
+    type Options = Options;
 
-    fn new((): ()) -> Result<Self, OptionErrors> {
-        Ok(Self)
+    fn new(Options { probe }: Options) -> Result<Self, OptionErrors> {
+        Ok(Self { probe })
     }
 
     fn on_disconnect() -> OnDisconnect {
@@ -21,10 +44,10 @@ impl View for Health {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let (status, word) = if request.services.tasks.is_draining() {
-            (503, "draining")
-        } else {
-            (200, "ok")
+        let (status, word) = match (self.probe, request.services.tasks.is_leaving()) {
+            (_, false) => (200, "ok"),
+            (Probe::Live, true) => (200, "draining"),
+            (Probe::Ready, true) => (503, "draining"),
         };
         let dropped = match telemetry::log_lines_dropped() {
             0 => String::new(),

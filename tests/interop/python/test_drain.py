@@ -1,5 +1,6 @@
 """Drain: no client is cut off before the deadline, and none delays the end after it."""
 
+import json
 import signal
 import time
 import unittest
@@ -13,6 +14,9 @@ CONFIG = """
 [server.timeouts]
 drain = "{drain}"
 handshake = "1s"
+
+[server.drain]
+delay = "{delay}"
 
 [[http.route]]
 path = "/files/{{*path}}"
@@ -39,8 +43,9 @@ FILE = bytes(range(256)) * (1 << 15)  # 8 MiB: more than the kernel's buffers ta
 
 
 class Drain(unittest.TestCase):
-    def start(self, drain="20s", close="5s"):
-        return self.enterContext(Server(CONFIG.format(drain=drain, close=close), files={"files/large.bin": FILE}))
+    def start(self, drain="20s", close="5s", delay="0s"):
+        config = CONFIG.format(drain=drain, close=close, delay=delay)
+        return self.enterContext(Server(config, files={"files/large.bin": FILE}))
 
     def download(self, server):
         """Begins to download the file, and stops reading."""
@@ -54,7 +59,7 @@ class Drain(unittest.TestCase):
         server = self.start()
         client, peer = self.download(server), self.enterContext(Peer(server, "/ws/echo/"))
         server.signal(signal.SIGTERM)
-        self.assertEqual(peer.closed(), (1001, "the server is shutting down"))
+        self.assertEqual(peer.closed(), (1001, "the server is shutting down; retry_after=0"))
         self.assertTrue(server.is_running)
         self.assertEqual(client.exactly(len(FILE)), FILE)
         server.wait()
@@ -150,6 +155,39 @@ class Drain(unittest.TestCase):
         began = time.monotonic()
         server.stop()
         self.assertLess(time.monotonic() - began, 5)
+
+    def test_all_is_served_in_the_delay_but_the_readiness_probe(self):
+        server = self.start(delay="1s")
+        old = self.enterContext(Peer(server, "/ws/echo/"))
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        server.wait_for_log("about to stop.* seconds=1")
+        status, fields, body = server.request("/health/")
+        self.assertEqual((status, json.loads(body)), (503, {"status": "draining"}))
+        self.assertEqual(fields["connection"], "close")
+        new = self.enterContext(Peer(server, "/ws/echo/"))
+        for peer in old, new:
+            peer.send("still here")
+            self.assertEqual(peer.receive(), "still here")
+        self.assertLess(time.monotonic() - began, 1)
+        self.assertEqual([peer.closed()[0] for peer in (old, new)], [1001, 1001])
+        self.assertGreaterEqual(time.monotonic() - began, 1)
+        server.wait()
+
+    def test_a_second_signal_ends_at_once_in_the_delay_too(self):
+        server = self.start(delay="60s")
+        raw = self.enterContext(RawSocket(server, "/ws/echo/"))
+        server.signal(signal.SIGINT)
+        server.wait_for_log("a second signal exits at once")
+        began = time.monotonic()
+        server.stop()
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertTrue(raw.is_at_end())
+
+    def test_a_reload_sets_the_delay_of_the_stop_after_it(self):
+        server = self.start(delay="60s")
+        server.reload(CONFIG.format(drain="20s", close="5s", delay="0s"))
+        server.stop()
 
     def test_who_has_not_finished_a_request_holds_up_the_end_for_the_handshake_timeout_only(self):
         for said in (b"", b"PRI * HTTP/2.0\r\n", b"GET /ws/echo/ HTTP/1.1\r\nHost: loc"):

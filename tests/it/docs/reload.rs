@@ -41,6 +41,7 @@ fn another(path: &str, value: &toml::Value) -> String {
         "server.trusted_proxies" => r#"["10.0.0.1"]"#,
         "server.forwarded" => r#""forwarded""#,
         "server.workers" => "2",
+        "server.drain.code" => "1012",
         "server.root_path" => r#""/app""#,
         "log.format" | "channel_layer.serializer" => r#""json""#,
         "log.level" => r#""debug""#,
