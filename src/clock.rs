@@ -170,12 +170,15 @@ impl Clock {
     pub async fn run(self, tasks: Tasks) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let lag = metrics::histogram!("oneport_clock_lag_seconds");
         let (mut passed, mut done, mut age) = (Duration::ZERO, self.now(), self.age());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
                     let before = std::mem::replace(&mut age, self.age());
-                    passed += advance(age.saturating_sub(before));
+                    let between = age.saturating_sub(before);
+                    lag.record(between.saturating_sub(TICK).as_secs_f64());
+                    passed += advance(between);
                     let now = u64::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
                     done = self.turn_to(now, done);
                 }

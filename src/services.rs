@@ -17,12 +17,13 @@ use crate::clock::Clock;
 use crate::config::{Config, CsrfConfig, StoreUrl};
 use crate::database::{Database, DatabaseSettings};
 use crate::net::{Certificates, ClientLimit, ServerTls};
+use crate::queued_bytes;
 use crate::reload_handle::ReloadHandle;
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
 use crate::state::{MissingState, State};
 use crate::tasks::Tasks;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Metrics, Snapshot};
 use crate::templates::Templates;
 
 /// The services that all views, consumers and middleware of a server share (cheap to clone).
@@ -35,6 +36,9 @@ use crate::templates::Templates;
     reason = "the outer count is a connection's own, the inner one is shared by all"
 )]
 pub struct Services(Arc<Arc<Shared>>);
+
+/// Adds figures to a reading of the metrics.
+pub(crate) type ReadMetrics = Box<dyn Fn(&mut Snapshot) + Send + Sync>;
 
 /// The parts of [`Services`].
 pub struct Shared {
@@ -79,7 +83,10 @@ pub struct Shared {
     pub(crate) extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// The handler for requests about the open connections.
     pub(crate) rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
-    /// Renders the metrics; `None` if this process collects none.
+    /// Adds the figures of the open sockets to a reading of the metrics.
+    pub(crate) socket_readings: OnceLock<ReadMetrics>,
+    /// The metrics; `None` if this process collects none. [`Services::read_metrics`] has more of
+    /// them.
     pub metrics: Option<Metrics>,
 }
 
@@ -150,6 +157,7 @@ impl Services {
             state,
             extensions: Mutex::default(),
             rpc_handler: OnceLock::new(),
+            socket_readings: OnceLock::new(),
             metrics: telemetry::start_metrics(),
         }))))
     }
@@ -187,6 +195,28 @@ impl Services {
             .entry(TypeId::of::<T>())
             .or_insert_with(|| Arc::new(T::default()));
         found.clone().downcast().unwrap_or_default()
+    }
+
+    /// Returns the values of all metrics, with those that are read when they are asked for; `None`
+    /// if this process collects none.
+    #[must_use]
+    pub fn read_metrics(&self) -> Option<Snapshot> {
+        let mut snapshot = self.metrics.as_ref()?.snapshot();
+        let figures = [
+            ("oneport_tasks", self.tasks.alive()),
+            ("oneport_send_queue_bytes", queued_bytes::total()),
+        ];
+        for (name, figure) in figures {
+            snapshot.add(name, &[], figure as f64);
+        }
+        if let Some(remote) = self.layer.remote() {
+            let bytes = remote.queued_bytes() as f64;
+            snapshot.add("oneport_layer_queue_bytes", &[], bytes);
+        }
+        if let Some(read) = self.socket_readings.get() {
+            read(&mut snapshot);
+        }
+        Some(snapshot)
     }
 
     /// Sets the handler for requests about the open connections, from this process and from others.

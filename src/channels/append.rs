@@ -187,6 +187,9 @@ impl Outgoing {
 
     fn push(&mut self, entry: Entry) -> AppendOutcome {
         self.bytes += entry.event.size();
+        if self.entries.is_empty() {
+            self.waiting_since = self.last_used;
+        }
         self.entries.push(entry);
         if self.is_delivering {
             return AppendOutcome::AlreadyDelivering;

@@ -177,7 +177,9 @@ impl Batch {
         self.entries.iter().enumerate().filter_map(of_member)
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Returns the number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.entries.len()
     }
 

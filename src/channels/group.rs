@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use metrics::histogram;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -35,6 +36,7 @@ use super::room_limit::{RoomLimit, RoomLimitReached, RoomPermit};
 use super::sender_sequences::SenderSequences;
 use super::{GroupName, GroupOptions, Membership, Position, Presence, Subscriber};
 use crate::auth::User;
+use crate::telemetry;
 
 /// The number of members served before the lock and the worker are yielded to others.
 const MEMBERS_AT_ONCE: usize = 32;
@@ -90,6 +92,8 @@ pub(super) struct Outgoing {
     pub(super) history: GroupHistory,
     pub(super) pending_joins: PendingJoins,
     pace: Pace,
+    /// When the first of `entries` was appended.
+    pub(super) waiting_since: Instant,
     /// When the last member left or the last event was sent.
     pub(super) last_used: Instant,
 }
@@ -147,6 +151,7 @@ impl Group {
             history: GroupHistory::new(first, is_shared, account),
             pending_joins: PendingJoins::default(),
             pace: Pace::default(),
+            waiting_since: Instant::now(),
             last_used: Instant::now(),
         };
         Self {
@@ -335,24 +340,24 @@ impl Group {
 
     /// Delivers all waiting events in this call. For small groups.
     pub(super) fn deliver_now(&self) {
-        while let Some(batch) = self.take_batch() {
+        while let Some((batch, since)) = self.take_batch() {
             let mut from = 0;
             while let Some(next) = self.deliver_some(&batch, from) {
                 from = next;
             }
-            finish(&batch);
+            finish(&batch, since);
         }
     }
 
     /// Delivers all waiting events and yields the worker in between. For large groups.
     pub(super) async fn deliver(self: Arc<Self>) {
-        while let Some(batch) = self.take_batch() {
+        while let Some((batch, since)) = self.take_batch() {
             let mut from = 0;
             while let Some(next) = self.deliver_some(&batch, from) {
                 from = next;
                 tokio::task::yield_now().await;
             }
-            finish(&batch);
+            finish(&batch, since);
         }
     }
 
@@ -361,7 +366,7 @@ impl Group {
     pub(super) async fn deliver_paced(self: Arc<Self>) {
         loop {
             self.gather().await;
-            let Some(batch) = self.take_batch() else {
+            let Some((batch, since)) = self.take_batch() else {
                 return;
             };
             let started_at = Instant::now();
@@ -370,7 +375,7 @@ impl Group {
                 from = next;
                 tokio::task::yield_now().await;
             }
-            finish(&batch);
+            finish(&batch, since);
             let pace = &mut self.outgoing.lock().pace;
             pace.delivered(batch.len(), started_at, Instant::now());
         }
@@ -393,9 +398,11 @@ impl Group {
         }
     }
 
-    /// Takes the waiting events; ends the delivery if there are none.
-    fn take_batch(&self) -> Option<Batch> {
+    /// Takes the waiting events, with the time since which they wait; ends the delivery if there
+    /// are none.
+    fn take_batch(&self) -> Option<(Batch, Instant)> {
         let mut outgoing = self.outgoing.lock();
+        let since = outgoing.waiting_since;
         let mut entries = std::mem::take(&mut outgoing.entries);
         // A counted event is a batch of its own: a tally counts one event.
         if let Some(at) = entries.iter().position(|entry| entry.tally.is_some())
@@ -407,7 +414,7 @@ impl Group {
         outgoing.is_delivering = !entries.is_empty();
         drop(outgoing);
         self.space.notify_waiters();
-        (!entries.is_empty()).then(|| Batch::new(self.name.clone(), entries))
+        (!entries.is_empty()).then(|| (Batch::new(self.name.clone(), entries), since))
     }
 
     /// Serves the members in the next slots; returns the slot to continue with.
@@ -439,7 +446,11 @@ impl Group {
     }
 }
 
-fn finish(batch: &Batch) {
+fn finish(batch: &Batch, since: Instant) {
+    if telemetry::measures_time() {
+        let seconds = since.elapsed().as_secs_f64();
+        histogram!("oneport_group_delivery_duration_seconds").record(seconds);
+    }
     if let Some(tally) = batch.tally() {
         tally.finish();
     }

@@ -6,6 +6,7 @@ mod mysql;
 mod outage;
 mod placeholders;
 mod postgres;
+mod query_timer;
 mod sqlite;
 
 use std::error::Error;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use diagnosis::{diagnose, io_cause, why_not_connected};
 pub(crate) use outage::{Access, Outage};
+pub(crate) use query_timer::QueryTimer;
 
 use self::sqlite::Sqlite;
 use crate::config::StoreUrl;
@@ -260,7 +262,10 @@ impl Database {
         F: Future<Output = Result<T, sqlx::Error>>,
     {
         let outage = &self.0.outage;
-        match self.run(query).await {
+        let timer = QueryTimer::start(outage.store());
+        let answered = self.run(query).await;
+        timer.end(answered.is_ok());
+        match answered {
             Ok(answer) => {
                 outage.is_over(access);
                 Ok(answer)

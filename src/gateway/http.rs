@@ -11,12 +11,13 @@ use http::{Method, Version};
 use super::connection_info::ConnectionInfo;
 use super::deadline::caught;
 use super::pipeline::Pipeline;
+use super::response_metrics::ActiveRequest;
 use super::running::Gateway;
 use super::serving::Serving;
 use super::table::{Handler, HttpEntry, HttpHandler, Table};
 use super::upgrade::Reply;
 use super::{preflight, response_framing, unmatched};
-use crate::http::{Body, ClientEnd, Request, Response, spare_fields};
+use crate::http::{Body, BodyMeter, ClientEnd, Request, Response, spare_fields};
 use crate::scope::Scope;
 
 /// A request on its way to its view.
@@ -29,6 +30,7 @@ struct Call {
     scope: Arc<Scope>,
     body: Body,
     client: ClientEnd,
+    active: ActiveRequest,
 }
 
 /// Takes a request through the HTTP table, up to its view and the middleware around it, and through
@@ -62,7 +64,10 @@ pub(super) fn handle(
         return serving;
     }
     let on_disconnect = entry.handler.on_disconnect;
+    let mut body = body;
+    let active = entry.responses.begin(&mut body);
     let call = Call {
+        active,
         gateway: gateway.clone(),
         route,
         client: match scope.http_version {
@@ -96,7 +101,7 @@ fn respond_now(pipeline: &Pipeline<'_>, entry: &HttpEntry, scope: &Scope) -> Opt
     };
     response_framing::enforce(scope, entry, &mut response);
     entry.chain.set_fields(scope, &mut response);
-    pipeline.finish(entry, scope, &response);
+    pipeline.finish(entry, scope, &mut response);
     Some(response)
 }
 
@@ -127,9 +132,12 @@ impl Call {
                 })
             };
             let body = &mut self.body;
-            let (response, _) = pipeline
+            let (mut response, _) = pipeline
                 .run(entry, &mut self.scope, body, view.body_size, call)
                 .await;
+            if let Some(meter) = response.extensions_mut().get_mut::<BodyMeter>() {
+                meter.hold(self.active);
+            }
             Reply::Response(for_method(response, &self.scope))
         }
     }

@@ -124,15 +124,13 @@ impl<'a> Pipeline<'a> {
         if is_refused || (switch.is_none() && entry.chain.has_custom()) {
             response_framing::enforce(scope, entry, &mut response);
         }
-        self.finish(entry, scope, &response);
+        self.finish(entry, scope, &mut response);
         (response, made.filter(|_| !is_refused))
     }
 
     /// Counts and logs the response of a route.
-    pub(super) fn finish<H>(&self, entry: &RouteEntry<H>, scope: &Scope, response: &Response) {
-        entry
-            .responses
-            .count(&scope.method, response.status(), self.started);
+    pub(super) fn finish<H>(&self, entry: &RouteEntry<H>, scope: &Scope, response: &mut Response) {
+        entry.responses.count(scope, response, self.started);
         log_response(scope, &entry.label, response, self.started);
     }
 
@@ -141,7 +139,7 @@ impl<'a> Pipeline<'a> {
         self.table.add_unmatched_headers(&mut response);
         self.table
             .unmatched
-            .count(&scope.method, response.status(), self.started);
+            .count(scope, &mut response, self.started);
         log_response(scope, "", &response, self.started);
         response
     }

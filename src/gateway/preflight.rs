@@ -24,7 +24,7 @@ pub(super) fn respond(pipeline: &Pipeline<'_>, scope: &Scope) -> Option<Response
     for headers in entry.chain.headers() {
         headers.after(response.headers_mut());
     }
-    pipeline.finish(entry, scope, &response);
+    pipeline.finish(entry, scope, &mut response);
     Some(response)
 }
 

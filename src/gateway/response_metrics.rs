@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::{Method, StatusCode};
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::scope::ScopeType;
+use crate::http::{Body, BodyMeter, Response};
+use crate::scope::{Scope, ScopeType};
 use crate::telemetry;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -25,6 +26,24 @@ pub(crate) struct ResponseMetrics {
     /// By method, then by class of status; handshakes have one method.
     counters: Box<[OnceLock<Counter>]>,
     duration: OnceLock<Histogram>,
+    bodies: OnceLock<Bodies>,
+}
+
+/// The metrics of the bodies of HTTP.
+struct Bodies {
+    active: Gauge,
+    request_bytes: Counter,
+    response_bytes: Counter,
+    duration: Histogram,
+}
+
+/// A request whose response has not ended. Dropping it is the end.
+pub(crate) struct ActiveRequest(Gauge);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 impl ResponseMetrics {
@@ -39,11 +58,46 @@ impl ResponseMetrics {
             table,
             counters: counters.collect(),
             duration: OnceLock::new(),
+            bodies: OnceLock::new(),
         }
     }
 
-    /// Counts a response to a request that began at `started`, if that is known.
-    pub(crate) fn count(&self, method: &Method, status: StatusCode, started: Option<Instant>) {
+    /// Counts the response to a request that began at `started`, if that is known. A streamed body
+    /// gets a meter that counts the rest.
+    pub(crate) fn count(&self, scope: &Scope, response: &mut Response, started: Option<Instant>) {
+        self.count_status(&scope.method, response.status());
+        if !telemetry::measures_time() {
+            return;
+        }
+        if let Some(started) = started {
+            let duration = self.duration.get_or_init(|| self.duration());
+            duration.record(started.elapsed().as_secs_f64());
+        }
+        if scope.scope_type == ScopeType::Websocket || scope.method == Method::HEAD {
+            return; // without a body
+        }
+        let bodies = self.bodies();
+        match response.body().is_in_memory() {
+            true => {
+                let bytes = http_body::Body::size_hint(response.body()).lower();
+                bodies.response_bytes.increment(bytes);
+            }
+            false => {
+                let meter = BodyMeter::new(bodies.response_bytes.clone(), bodies.duration.clone());
+                response.extensions_mut().insert(meter);
+            }
+        }
+    }
+
+    /// Begins a request that is not answered at once, and has its body counted.
+    pub(crate) fn begin(&self, body: &mut Body) -> ActiveRequest {
+        let bodies = self.bodies();
+        body.count_into(&bodies.request_bytes);
+        bodies.active.increment(1.0);
+        ActiveRequest(bodies.active.clone())
+    }
+
+    fn count_status(&self, method: &Method, status: StatusCode) {
         let method = match self.table {
             ScopeType::Http => index(method),
             ScopeType::Websocket => 0,
@@ -55,12 +109,18 @@ impl ResponseMetrics {
                 .get_or_init(|| self.counter(METHODS[method], CLASSES[class]))
                 .increment(1);
         }
-        if let Some(started) = started
-            && telemetry::measures_time()
-        {
-            let duration = self.duration.get_or_init(|| self.duration());
-            duration.record(started.elapsed().as_secs_f64());
-        }
+    }
+
+    fn bodies(&self) -> &Bodies {
+        self.bodies.get_or_init(|| {
+            let route = || self.label.to_string();
+            Bodies {
+                active: gauge!("oneport_requests_active", "route" => route()),
+                request_bytes: counter!("oneport_request_body_bytes_total", "route" => route()),
+                response_bytes: counter!("oneport_response_body_bytes_total", "route" => route()),
+                duration: histogram!("oneport_response_body_duration_seconds", "route" => route()),
+            }
+        })
     }
 
     #[cold]

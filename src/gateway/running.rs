@@ -10,7 +10,8 @@ use arc_swap::{ArcSwap, Guard};
 use super::table::{Table, TlsSettings};
 use crate::pace::Pace;
 use crate::services::Services;
-use crate::websocket::{Cause, Directory, Ending, Sockets};
+use crate::telemetry::Snapshot;
+use crate::websocket::{Cause, Directory, Ending, SocketReadings, Sockets};
 
 /// The running server without its listeners (cheap to clone): the current table, and the state that
 /// outlives it.
@@ -49,6 +50,9 @@ impl Gateway {
         let sockets = Sockets::default();
         let directory = Directory::new(sockets.clone(), services.layer.clone());
         services.set_rpc_handler(Arc::new(directory));
+        let readings = SocketReadings::new(sockets.clone());
+        let read = Box::new(move |snapshot: &mut Snapshot| readings.add_to(snapshot));
+        let _ = services.socket_readings.set(read);
         start_handlers(&table, &services);
         for task in &table.background_tasks {
             task.spawn(&services);

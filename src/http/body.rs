@@ -8,6 +8,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use metrics::Counter;
 use parking_lot::Mutex;
 
 use super::ClientEnd;
@@ -226,6 +227,15 @@ impl Body {
             client: client.clone(),
             read_rate: Box::new(ReadRate::new(clock.clone(), rate)),
         }))
+    }
+}
+
+impl Body {
+    /// Counts the bytes of a request's body.
+    pub(crate) fn count_into(&mut self, counter: &Counter) {
+        if let Source::Watched(body) = &mut self.0 {
+            body.read_rate.count_into(counter);
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! HTTP: requests, responses, views and failures.
 
 pub mod body;
+mod body_meter;
 mod client_end;
 pub mod conditional;
 pub mod csrf;
 pub(crate) mod encoding;
 pub(crate) mod event_streams;
+pub(crate) mod exposition;
 pub mod failure;
 mod file_body;
 pub(crate) mod file_threads;
@@ -29,6 +31,8 @@ pub use client_end::ClientEnd;
 pub use failure::Failure;
 pub use request::Request;
 pub use view::{Mapped, OnDisconnect, View};
+
+pub(crate) use body_meter::BodyMeter;
 
 /// A response: a status, header fields and a body.
 pub type Response = http::Response<Body>;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::task::Context;
 
 use futures_util::task::AtomicWaker;
+use metrics::Counter;
 
 use crate::clock::{Clock, Millis, Tick, TimerKey};
 
@@ -26,6 +27,8 @@ pub(crate) struct ReadRate {
     clock: Clock,
     rate: u64,
     received: u64,
+    /// Counts the bytes of the route's bodies.
+    counter: Option<Counter>,
     waited: Millis,
     waiting_since: Option<Millis>,
     call: Option<TimerKey>,
@@ -48,6 +51,7 @@ impl ReadRate {
             clock,
             rate,
             received: 0,
+            counter: None,
             waited: 0,
             waiting_since: None,
             call: None,
@@ -55,9 +59,17 @@ impl ReadRate {
         }
     }
 
+    /// Counts the bytes that are received from now on.
+    pub(crate) fn count_into(&mut self, counter: &Counter) {
+        self.counter = Some(counter.clone());
+    }
+
     /// Records received bytes.
     pub(crate) fn received(&mut self, bytes: usize) {
         self.received = self.received.saturating_add(bytes as u64);
+        if let Some(counter) = &self.counter {
+            counter.increment(bytes as u64);
+        }
         if let Some(since) = self.waiting_since.take() {
             self.waited += self.clock.now().saturating_sub(since);
         }

@@ -14,9 +14,10 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
-use metrics::counter;
+use metrics::{counter, histogram};
 
 use super::connection_timeouts::ConnectionTimeouts;
 use crate::config::Plaintext;
@@ -79,7 +80,7 @@ impl ConnectionStart<'_> {
                 () = timeouts.expired() => {
                     tracing::debug!("connection closed: timed out before HTTP");
                     if self.tls.is_some() {
-                        count_handshake("timed_out");
+                        count_failed("timed_out");
                     }
                     None
                 }
@@ -126,8 +127,15 @@ impl ConnectionStart<'_> {
     }
 }
 
-fn count_handshake(outcome: &'static str) {
-    counter!("oneport_tls_handshakes_total", "outcome" => outcome).increment(1);
+/// Counts a TLS handshake that failed.
+fn count_failed(outcome: &'static str) {
+    count_handshake(outcome, "none");
+}
+
+/// Counts a TLS handshake. `version`: the version that was agreed on, or "none".
+fn count_handshake(outcome: &'static str, version: &'static str) {
+    counter!("oneport_tls_handshakes_total", "outcome" => outcome, "version" => version)
+        .increment(1);
 }
 
 /// Takes the header of the PROXY protocol; returns the client that it names.
@@ -160,12 +168,13 @@ async fn shake_hands(tls: &ServerTls, connection: Connection) -> Result<Started,
         server,
         ..
     } = connection;
+    let started = Instant::now();
     let handshake = tls.accept(stream).await.map_err(|error| {
         let is_gone = matches!(
             error.kind(),
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
         );
-        count_handshake(if is_gone { "gone" } else { "failed" });
+        count_failed(if is_gone { "gone" } else { "failed" });
         let peer = peer.map(tracing::field::display);
         tracing::debug!(peer, %error, "TLS handshake failed");
         Closed
@@ -177,10 +186,13 @@ async fn shake_hands(tls: &ServerTls, connection: Connection) -> Result<Started,
         protocol,
     } = handshake;
     if protocol == AgreedProtocol::Challenge {
-        count_handshake("challenge");
+        count_failed("challenge");
         return Err(Closed);
     }
-    count_handshake(if is_resumed { "resumed" } else { "full" });
+    let outcome = if is_resumed { "resumed" } else { "full" };
+    count_handshake(outcome, info.version());
+    histogram!("oneport_tls_handshake_duration_seconds", "outcome" => outcome)
+        .record(started.elapsed().as_secs_f64());
     // Without an address the client has gone.
     let address = server.ok_or(Closed)?.address.clone();
     let server = Some(Arc::new(ServerEnd {

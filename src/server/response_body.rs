@@ -9,13 +9,15 @@ use super::connection_timeouts::InFlight;
 use super::early_answer::EarlyAnswer;
 use super::sent_files::SendingFile;
 use super::stall_timeout::{BodyPolled, note_body_polled};
-use crate::http::{Body, Response};
+use crate::http::{Body, BodyMeter, Response};
 use crate::net::ClientPermit;
 
 /// The body of a response.
 pub(super) struct ResponseBody {
     content: Content,
     early: Option<Box<EarlyAnswer>>,
+    /// Measures the body, if it is streamed.
+    meter: Option<BodyMeter>,
     _in_flight: Option<InFlight>,
     /// Counts the client until hyper has taken the response, if it is counted by requests.
     _counted: Option<ClientPermit>,
@@ -30,11 +32,12 @@ enum Content {
 
 impl ResponseBody {
     pub(super) fn new(
-        response: Response,
+        mut response: Response,
         in_flight: Option<InFlight>,
         counted: Option<ClientPermit>,
         early: Option<Box<EarlyAnswer>>,
     ) -> http::Response<Self> {
+        let meter = response.extensions_mut().remove();
         response.map(|mut body| {
             let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
             let sending = timeouts.filter(|timeouts| timeouts.sent_files().is_some());
@@ -48,6 +51,7 @@ impl ResponseBody {
                     None => Content::Body(body),
                 },
                 early,
+                meter,
                 _in_flight: in_flight,
                 _counted: counted,
             }
@@ -68,6 +72,11 @@ impl http_body::Body for ResponseBody {
             Content::Body(body) => Pin::new(body).poll_frame(cx),
             Content::File(file) => file.poll_placeholder(cx).map_ok(Frame::data),
         };
+        if let Some(meter) = &this.meter
+            && let Poll::Ready(Some(Ok(frame))) = &frame
+        {
+            meter.count(frame.data_ref().map_or(0, bytes::Bytes::len));
+        }
         if let Some(early) = &mut this.early {
             let is_end = match &frame {
                 Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),

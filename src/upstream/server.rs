@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, Request, Response, header};
-use metrics::{Counter, counter};
+use metrics::{Counter, Histogram, counter, histogram};
 use tokio::time::Instant;
 
 use super::health::{Availability, Health, PauseSettings, Transition};
@@ -39,6 +39,8 @@ pub(super) struct Server {
     pub(super) health: Health,
     /// Counts the requests that it answered: looking a counter up by its labels is slow.
     answers: OnceLock<Counter>,
+    /// How long their heads took.
+    durations: OnceLock<Histogram>,
     /// The requests and tunnels that it serves.
     active: AtomicUsize,
     /// Whether the upstream has no other server: then it is never paused.
@@ -117,6 +119,7 @@ impl Server {
                 fail_timeout: options.fail_timeout.0,
             }),
             answers: OnceLock::new(),
+            durations: OnceLock::new(),
             active: AtomicUsize::new(0),
             is_only: AtomicBool::new(false),
         }
@@ -214,7 +217,11 @@ impl Server {
     }
 
     /// Notes that a request was answered.
-    fn answered(&self) {
+    fn answered(&self, started: Instant) {
+        let durations = self.durations.get_or_init(|| {
+            histogram!("oneport_upstream_request_duration_seconds", "upstream" => self.url.to_string())
+        });
+        durations.record(started.elapsed().as_secs_f64());
         self.answers.get_or_init(|| self.count("ok")).increment(1);
         self.log(self.health.request_succeeded(), &"");
     }
@@ -243,13 +250,14 @@ impl Active {
     ) -> impl Future<Output = Result<Response<UpstreamBody>, Failed>> + Send {
         async move {
             let server = &self.server;
+            let started = Instant::now();
             let permit = match server.client.acquire_until(ends_at).await {
                 Ok(permit) => permit,
                 Err(error) => return Err(self.failed(SendError::unsent(error, request))),
             };
             match permit.try_send(server.addressed(request), ends_at).await {
                 Ok(response) => {
-                    server.answered();
+                    server.answered(started);
                     Ok(response.map(|body| self.body(body.hold(permit))))
                 }
                 Err(failed) => Err(self.failed(failed)),
@@ -264,13 +272,14 @@ impl Active {
         ends_at: Option<EndsAt>,
     ) -> Result<super::Tunnel, Failed> {
         let server = &self.server;
+        let started = Instant::now();
         let permit = match server.tunnels.acquire_until(ends_at).await {
             Ok(permit) => permit,
             Err(error) => return Err(self.failed(SendError::unsent(error, request))),
         };
         match permit.try_upgrade(server.addressed(request), ends_at).await {
             Ok(upgraded) => {
-                server.answered();
+                server.answered(started);
                 Ok(match upgraded {
                     Upgraded::Switched {
                         response,

@@ -196,10 +196,12 @@ impl Context<'_> {
         let is_sent = thread_buffers::with(|buffers| {
             let is_owner = buffers.is_owned_by(handle.id());
             if is_owner && buffers.output.len() + payload.len() <= READ_BYTES {
-                return handle.encode(opcode, payload, &mut buffers.output);
+                let is_encoded = handle.encode(opcode, payload, &mut buffers.output);
+                buffers.messages += u32::from(is_encoded);
+                return is_encoded;
             }
             if is_owner && !buffers.output.is_empty() {
-                handle.send(&buffers.output);
+                handle.send(&buffers.output, buffers.messages);
                 buffers.clear_output();
             }
             // Encoded behind the output of another owner, if there is any, and then removed: that
@@ -208,7 +210,7 @@ impl Context<'_> {
             let before = output.len();
             let is_encoded = handle.encode(opcode, payload, output);
             if is_encoded {
-                handle.send(&output[before..]);
+                handle.send(&output[before..], 1);
             }
             output.truncate(before);
             is_encoded
@@ -224,7 +226,7 @@ impl Context<'_> {
         let handle = self.handle;
         thread_buffers::with(|buffers| {
             if buffers.is_owned_by(handle.id()) && !buffers.output.is_empty() {
-                handle.send(&buffers.output);
+                handle.send(&buffers.output, buffers.messages);
                 buffers.clear_output();
             }
         });

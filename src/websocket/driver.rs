@@ -167,7 +167,6 @@ impl OpenSocket {
         self.socket.finish_closing(&ending).await;
         handle.abort();
         self.sockets.remove(handle.id());
-        handle.route().metrics.open.decrement(1.0);
         drop(self.permits);
         log_end(&self.socket, &ending);
     }
@@ -262,7 +261,7 @@ fn log_end(socket: &Socket, ending: &Ending) {
     let handle = socket.handle();
     let scope = handle.scope();
     let route = &*handle.route().label;
-    handle.route().count_closed(ending.cause);
+    handle.route().count_end(handle, ending.cause);
     let (sent, received) = (handle.send_stats(), socket.received());
     tracing::info!(
         target: ACCESS,

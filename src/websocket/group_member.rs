@@ -32,7 +32,11 @@ impl Subscriber for SocketHandle {
         {
             match queue.try_write(self.stream(), bytes) {
                 None if !queue.is_open() => return Delivery::Dropped,
-                None => return Delivery::Queued,
+                None => {
+                    let messages = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+                    self.count_sent(&queue, messages);
+                    return Delivery::Queued;
+                }
                 Some(count) => written = count,
             }
         }
@@ -42,10 +46,12 @@ impl Subscriber for SocketHandle {
         for (entry, bytes) in batch.pieces(membership, form, render) {
             if written >= bytes.len() {
                 written -= bytes.len();
+                self.count_sent(&queue, 1);
                 continue;
             }
             let start = std::mem::take(&mut written);
             let Some(more) = queue.try_write(self.stream(), &bytes[start..]) else {
+                self.count_sent(&queue, 1);
                 continue;
             };
             let rest = start + more;
@@ -55,8 +61,9 @@ impl Subscriber for SocketHandle {
                 is_partly_written: rest > 0,
                 conflate_key: self.conflate_key(&entry.event),
             };
-            if self.enqueue(&mut queue, frame) == Delivery::Dropped {
-                delivery = Delivery::Dropped;
+            match self.enqueue(&mut queue, frame) {
+                Delivery::Dropped => delivery = Delivery::Dropped,
+                _ => self.count_sent(&queue, 1),
             }
         }
         delivery

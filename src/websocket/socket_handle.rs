@@ -21,7 +21,7 @@
 //! the notifier set it before it released the lock, or the notifier sees the waker.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -66,6 +66,9 @@ pub struct SocketHandle {
     /// True if a deadline may be due, or the end was requested. Separate from the queue, so that
     /// the connection's task can check it without the lock.
     is_notified: AtomicBool,
+    /// The number of messages sent, changed under the lock of the queue. In the handle, where its
+    /// four bytes fill a gap.
+    sent_messages: AtomicU32,
 }
 
 /// Every idle socket keeps one behind two reference counts: 192 bytes, a size class of jemalloc;
@@ -109,6 +112,7 @@ impl SocketHandle {
             groups: OnceLock::new(),
             queue: Mutex::default(),
             is_notified: AtomicBool::new(false),
+            sent_messages: AtomicU32::new(0),
         })
     }
 
@@ -240,15 +244,16 @@ impl SocketHandle {
         };
         let mut frame = Vec::with_capacity(payload.len() + 10);
         if self.encode(opcode, payload, &mut frame) {
-            self.send(&frame);
+            self.send(&frame, 1);
         } else {
             self.send_with_context(opcode, payload);
         }
     }
 
-    /// Sends whole frames that belong to this socket alone.
-    pub(super) fn send(&self, frames: &[u8]) {
+    /// Sends whole frames that belong to this socket alone, with that many messages.
+    pub(super) fn send(&self, frames: &[u8], messages: u32) {
         let mut queue = self.queue.lock();
+        self.count_sent(&queue, messages);
         if let Some(written) = queue.try_write(&self.stream, frames) {
             // Only the unwritten bytes are copied; most frames are written whole.
             let rest = Bytes::copy_from_slice(&frames[written..]);
@@ -284,6 +289,7 @@ impl SocketHandle {
         if !queue.is_open() {
             return;
         }
+        self.count_sent(&queue, 1);
         let mut frame = Vec::new();
         queue
             .deflater(|| Deflater::new(agreed, &self.route.settings.deflate))
@@ -368,12 +374,31 @@ impl SocketHandle {
         self.queue.lock().stats()
     }
 
+    /// Counts messages that were handed to the stream or to the queue.
+    pub(super) fn count_sent(&self, queue: &SendQueue, messages: u32) {
+        if !queue.is_open() {
+            return;
+        }
+        let before = self.sent_messages.load(Ordering::Relaxed);
+        let sent = before.checked_add(messages).unwrap_or_else(|| {
+            self.route.metrics.sent.increment(before.into()); // the rest is counted at the end
+            messages
+        });
+        self.sent_messages.store(sent, Ordering::Relaxed);
+    }
+
+    /// Returns how many messages were sent that the route's counter lacks until the socket ends.
+    pub(super) fn sent_messages(&self) -> u32 {
+        self.sent_messages.load(Ordering::Relaxed)
+    }
+
     /// Queues bytes that could not be written, or drops frames according to the route's
     /// `slow_client`.
     pub(super) fn enqueue(&self, queue: &mut SendQueue, frame: QueuedFrame) -> Delivery {
         let policy = self.route.settings.slow_client;
         let now = self.services.clock.now();
         let (delivery, dropped) = queue.enqueue(frame, self.queue_limit(), policy, now);
+        self.route.metrics.note_queued(queue.bytes());
         if dropped > 0 {
             queue.count_dropped(dropped);
             self.route.metrics.dropped.increment(dropped.into());

@@ -59,6 +59,14 @@ impl Sockets {
             .collect()
     }
 
+    /// Calls `act` with each open socket, outside the locks of the table.
+    pub(super) fn for_each(&self, mut act: impl FnMut(&SocketHandle)) {
+        for shard in &self.0.shards {
+            let handles: Vec<_> = shard.lock().values().cloned().collect();
+            handles.iter().for_each(|handle| act(handle));
+        }
+    }
+
     /// Returns the socket with a number.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<Arc<SocketHandle>> {

@@ -20,6 +20,8 @@ pub(super) struct ThreadBuffers {
     pub(super) undecoded: Range<usize>,
     /// Frames that the owner sends in this poll. They go out in one write.
     pub(super) output: Vec<u8>,
+    /// How many messages are in `output`.
+    pub(super) messages: u32,
     /// The socket's number; 0 between polls.
     owner: u64,
 }
@@ -31,6 +33,7 @@ thread_local! {
         input: vec![0; READ_BYTES + 2048],
         undecoded: 0..0,
         output: Vec::with_capacity(READ_BYTES),
+        messages: 0,
         owner: 0,
     });
 }
@@ -65,6 +68,7 @@ impl ThreadBuffers {
     /// Empties the output buffer after its bytes were written or queued.
     pub(super) fn clear_output(&mut self) {
         self.output.clear();
+        self.messages = 0;
         if self.output.capacity() > OUTPUT_BYTES_KEPT {
             self.output = Vec::with_capacity(READ_BYTES);
         }

@@ -26,6 +26,7 @@ mod http2;
 mod layers;
 mod life;
 mod messages;
+mod metrics;
 mod outbound_tls;
 mod panics;
 mod pipeline;

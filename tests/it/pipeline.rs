@@ -210,10 +210,12 @@ impl Log {
 async fn counters(app: &Application) -> Vec<(String, u64)> {
     let page = HttpCommunicator::get("/metrics").send(app).await;
     let page = String::from_utf8_lossy(page.body()).into_owned();
+    // A refused handshake has no body that is counted.
     let wanted = |line: &&str| {
         line.starts_with("oneport_panics_total")
-            || line.contains("_total{route=\"request\"")
-            || line.contains("_total{route=\"handshake\"")
+            || !line.contains("_bytes_")
+                && (line.contains("_total{route=\"request\"")
+                    || line.contains("_total{route=\"handshake\""))
     };
     page.lines()
         .filter(wanted)

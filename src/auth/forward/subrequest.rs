@@ -14,6 +14,7 @@ use crate::client::{
     Address, Client, ClientError, ClientSettings, EndpointUrl, EndpointUrlError, Permit,
     RequestBody,
 };
+use crate::database::QueryTimer;
 
 /// The most subrequests at once; others wait, and their wait counts against the timeout.
 pub(super) const SUBREQUESTS_MAX: usize = 64;
@@ -124,9 +125,12 @@ impl Upstream {
             let permit = self.client.acquire().await.map_err(failed)?;
             self.exchange(&permit, request, question).await
         };
-        tokio::time::timeout(timeout, exchange)
+        let timer = QueryTimer::start("forward");
+        let answered = tokio::time::timeout(timeout, exchange)
             .await
-            .unwrap_or(Err(ForwardError::Timeout { timeout }))
+            .unwrap_or(Err(ForwardError::Timeout { timeout }));
+        timer.end(answered.is_ok());
+        answered
     }
 
     async fn exchange(

@@ -1,5 +1,8 @@
 //! Connection: the state that the tasks of one connection to Redis share.
 
+use std::time::Instant;
+
+use metrics::histogram;
 use redis::{RedisError, RedisResult, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +32,11 @@ impl Connection {
         &self,
         reply: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        self.remote.with_timeout(reply).await
+        let started = Instant::now();
+        let replied = self.remote.with_timeout(reply).await;
+        let seconds = started.elapsed().as_secs_f64();
+        histogram!("oneport_layer_round_trip_duration_seconds").record(seconds);
+        replied
     }
 
     /// Sends commands. A command that Redis refuses is logged, and its reply is nil: only its own

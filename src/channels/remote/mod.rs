@@ -15,6 +15,7 @@ mod cluster;
 mod command_connections;
 mod connection;
 mod core_sync;
+mod delivery_probe;
 mod echoes;
 mod fernet;
 mod group_send;
@@ -124,6 +125,13 @@ struct RemoteInner {
     undecryptable: LogThrottle,
     /// The masters of the cluster when it was last asked.
     masters: Mutex<Vec<(String, u16)>>,
+}
+
+impl Remote {
+    /// Returns the size of the commands that Redis has not answered yet.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.0.outbox.bytes()
+    }
 }
 
 impl std::fmt::Debug for Remote {

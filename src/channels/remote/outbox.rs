@@ -37,6 +37,7 @@ use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::delivery_probe::DeliveryProbe;
 use super::group_sequences::GroupSequences;
 use super::queued_command::{Attempt, CommandKind, QueuedCommand};
 use crate::channels::GroupName;
@@ -65,6 +66,7 @@ pub(super) struct Outbox {
     state: Mutex<OutboxState>,
     work: Notify,
     space: Notify,
+    pub(super) probe: DeliveryProbe,
 }
 
 #[derive(Default)]
@@ -159,7 +161,13 @@ impl Outbox {
             state: Mutex::default(),
             work: Notify::new(),
             space: Notify::new(),
+            probe: DeliveryProbe::default(),
         }
+    }
+
+    /// Returns the size of the commands that wait and of those in flight.
+    pub(super) fn bytes(&self) -> usize {
+        self.state.lock().bytes
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -190,8 +198,9 @@ impl Outbox {
             if append.is_sent_at_most_once() {
                 append.head.number = Some(state.sequences.number(&append.group));
             }
-            if state.link != LinkState::Connected {
-                delivery = append.deliver_early(&self.local);
+            match state.link {
+                LinkState::Connected => self.probe.queued(&append.group, &append.head),
+                _ => delivery = append.deliver_early(&self.local),
             }
         }
         state.bytes += command.size;

@@ -134,6 +134,9 @@ impl Remote {
             _ => return telemetry::event_dropped("malformed"),
         };
         let is_ours = head.id.node == self.0.node;
+        if is_ours {
+            self.0.outbox.probe.returned(name, &head);
+        }
         counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
         let except = head.except.filter(|_| is_ours);
         let tally = head.count.map(|_| Arc::<DeliveryTally>::default());

@@ -11,10 +11,12 @@
 //! | `registry.rs` | the series that are counted, and when those of a route end |
 //! | `histogram.rs` | the buckets of one series |
 //! | `snapshot.rs` | the values of all series at one instant |
+//! | `process.rs` | figures of the process and its runtime, which are read for a snapshot |
 //! | `text_format.rs` | a snapshot as a scraper reads it |
 
 mod histogram;
 mod metric;
+mod process;
 mod registry;
 mod snapshot;
 mod table;
@@ -44,7 +46,9 @@ impl Metrics {
     pub fn snapshot(&self) -> Snapshot {
         IS_READ.store(true, Ordering::Relaxed);
         self.forget_gone();
-        self.0.snapshot()
+        let mut snapshot = self.0.snapshot();
+        process::add(&mut snapshot);
+        snapshot
     }
 
     /// Drops series whose route was removed some time ago.

@@ -71,7 +71,7 @@ impl Cell {
             Kind::Counter => Self::Counter(Arc::default()),
             Kind::Gauge => Self::Gauge(Arc::default()),
             Kind::Histogram => {
-                let bounds = ROWS.get(name).map_or(DEFAULT_BOUNDS, |row| row.bounds);
+                let bounds = row(name).map_or(DEFAULT_BOUNDS, |row| row.bounds);
                 Self::Histogram(Arc::new(Buckets::new(bounds)))
             }
         }
@@ -114,9 +114,8 @@ impl Registry {
             }
             return Cell::new(kind, key.name());
         }
-        let row = ROWS.get(key.name());
         debug_assert!(
-            row.is_none_or(|row| row.kind == kind && row.allows(labels_of(key))),
+            is_of_table(key, kind),
             "expected a series of the table of metrics, found {kind:?} {key:?}"
         );
         let cell = Cell::new(kind, key.name());
@@ -210,7 +209,7 @@ impl Registry {
     }
 
     fn help(&self, name: &str) -> String {
-        match ROWS.get(name) {
+        match row(name) {
             Some(row) => row.help.to_owned(),
             None => {
                 let help = self.0.help.read();
@@ -224,6 +223,16 @@ impl Registry {
     fn describe(&self, name: &KeyName, help: SharedString) {
         self.0.help.write().insert(name.as_str().to_owned(), help);
     }
+}
+
+/// Returns the row of a name; `None` for a metric of the application.
+pub(super) fn row(name: &str) -> Option<&'static Metric> {
+    ROWS.get(name).copied()
+}
+
+/// Returns whether a series has the kind and the labels of its row, if its name has one.
+pub(super) fn is_of_table(key: &Key, kind: Kind) -> bool {
+    row(key.name()).is_none_or(|row| row.kind == kind && row.allows(labels_of(key)))
 }
 
 fn labels_of(key: &Key) -> impl Iterator<Item = (&str, &str)> {

@@ -1,9 +1,10 @@
 //! Snapshot: the values of all metrics at one instant.
 
-use metrics::Key;
+use metrics::{Key, Label};
 
 use super::histogram::HistogramValue;
 use super::metric::Kind;
+use super::registry::{is_of_table, row};
 
 /// The values of all metrics at one instant.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +79,69 @@ impl Snapshot {
         let mut sum = found.next()?.clone();
         found.for_each(|values| sum.add(values));
         Some(sum)
+    }
+}
+
+impl Snapshot {
+    /// Adds to the value of a counter or a gauge: for figures that are read when they are asked
+    /// for.
+    pub(crate) fn add(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        let family = match self
+            .families
+            .binary_search_by(|family| family.name.as_str().cmp(name))
+        {
+            Ok(found) => &mut self.families[found],
+            Err(place) => {
+                self.families.insert(place, Family::of_row(name));
+                &mut self.families[place]
+            }
+        };
+        let wanted = labels.iter().copied();
+        match family
+            .series
+            .binary_search_by(|series| series.labels().cmp(wanted.clone()))
+        {
+            Ok(found) => {
+                if let Value::Number(number) = &mut family.series[found].value {
+                    *number += value;
+                }
+            }
+            Err(place) => {
+                let labels: Vec<_> = wanted
+                    .map(|(name, value)| Label::new(name, value.to_owned()))
+                    .collect();
+                let key = Key::from_parts(name, labels);
+                debug_assert!(is_of_table(&key, family.kind), "{key:?} is in no table");
+                let series = Series::new(key, Value::Number(value));
+                family.series.insert(place, series);
+            }
+        }
+    }
+
+    /// Calls `act` with each value of a counter or a gauge.
+    pub(crate) fn each_number(&mut self, name: &str, mut act: impl FnMut(&Key, &mut f64)) {
+        let found = self
+            .families
+            .binary_search_by(|family| family.name.as_str().cmp(name));
+        let Ok(found) = found else { return };
+        for Series { key, value } in &mut self.families[found].series {
+            if let Value::Number(number) = value {
+                act(key, number);
+            }
+        }
+    }
+}
+
+impl Family {
+    /// Creates the family of a row without series.
+    fn of_row(name: &'static str) -> Self {
+        let row = row(name);
+        Self {
+            name: name.to_owned(),
+            kind: row.map_or(Kind::Gauge, |row| row.kind),
+            help: row.map_or("", |row| row.help).to_owned(),
+            series: Vec::new(),
+        }
     }
 }
 

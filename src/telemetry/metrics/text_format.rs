@@ -5,6 +5,7 @@
 //! off is noticed. It has no `_created` series: a scraper that does not expect them stores each as
 //! a series of its own.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::histogram::HistogramValue;
@@ -72,52 +73,107 @@ fn thousandths(weight: &str) -> u32 {
     (weight.clamp(0.0, 1.0) * 1_000.0) as u32
 }
 
+/// Writes metrics in pieces.
+#[derive(Debug)]
+pub(crate) struct Pieces<'s> {
+    snapshot: &'s Snapshot,
+    format: TextFormat,
+    /// The family that is written, and its series from which it goes on.
+    family: usize,
+    series: usize,
+}
+
 impl Snapshot {
     /// Writes all metrics.
     #[must_use]
     pub fn to_text(&self, format: TextFormat) -> String {
         let mut text = String::new();
-        for family in &self.families {
-            write_family(&mut text, family, format);
+        self.pieces(format).write_next(usize::MAX, &mut text);
+        text
+    }
+
+    /// Returns what writes all metrics in pieces.
+    pub(crate) fn pieces(&self, format: TextFormat) -> Pieces<'_> {
+        Pieces {
+            snapshot: self,
+            format,
+            family: 0,
+            series: 0,
         }
-        if format == TextFormat::OpenMetrics {
+    }
+}
+
+impl Pieces<'_> {
+    /// Writes until the text has at least `bytes` more. Returns whether to go on.
+    pub(crate) fn write_next(&mut self, bytes: usize, text: &mut String) -> bool {
+        let start = text.len();
+        while let Some(family) = self.snapshot.families.get(self.family) {
+            if self.series == 0 {
+                write_head(text, family, self.format);
+            }
+            let name = sample_name(family, self.format);
+            let mut labels = String::new();
+            while let Some(series) = family.series.get(self.series) {
+                labels.clear();
+                write_labels(&mut labels, series);
+                write_series(text, &name, &labels, series, self.format);
+                self.series += 1;
+                if text.len() - start >= bytes {
+                    return true;
+                }
+            }
+            (self.family, self.series) = (self.family + 1, 0);
+        }
+        if self.format == TextFormat::OpenMetrics {
             text.push_str("# EOF\n");
         }
-        text
+        false
+    }
+}
+
+/// Returns the name of a family's samples.
+fn sample_name(family: &Family, format: TextFormat) -> String {
+    let title = title(family, format);
+    match (format, family.kind) {
+        (TextFormat::OpenMetrics, Kind::Counter) => format!("{title}_total"),
+        _ => title.into_owned(),
+    }
+}
+
+/// Returns the name of a family.
+fn title(family: &Family, format: TextFormat) -> Cow<'_, str> {
+    let name = legal_name(&family.name);
+    match (format, family.kind) {
+        (TextFormat::OpenMetrics, Kind::Counter) => match name.strip_suffix("_total") {
+            Some(title) => title.to_owned().into(),
+            None => name,
+        },
+        _ => name,
     }
 }
 
 // Writing into a `String` cannot fail, so the results are dropped.
-fn write_family(text: &mut String, family: &Family, format: TextFormat) {
-    let name = &*legal_name(&family.name);
-    let (sample, title) = match (format, family.kind) {
-        (TextFormat::OpenMetrics, Kind::Counter) => {
-            let title = name.strip_suffix("_total").unwrap_or(name);
-            (format!("{title}_total"), title)
-        }
-        _ => (name.to_owned(), name),
-    };
+fn write_head(text: &mut String, family: &Family, format: TextFormat) {
+    let title = title(family, format);
     let _ = writeln!(text, "# HELP {title} {}", Escaped(&family.help, format));
     let _ = writeln!(text, "# TYPE {title} {}", family.kind.as_str());
     if format == TextFormat::OpenMetrics
-        && let Some(unit) = unit(title)
+        && let Some(unit) = unit(&title)
     {
         let _ = writeln!(text, "# UNIT {title} {unit}");
     }
-    let mut labels = String::new();
-    for series in &family.series {
-        labels.clear();
-        write_labels(&mut labels, series);
-        match &series.value {
-            Value::Number(number) => {
-                text.push_str(&sample);
-                if !labels.is_empty() {
-                    let _ = write!(text, "{{{labels}}}");
-                }
-                let _ = writeln!(text, " {}", Number(*number));
+}
+
+fn write_series(text: &mut String, name: &str, labels: &str, series: &Series, format: TextFormat) {
+    match &series.value {
+        Value::Number(number) => {
+            text.push_str(name);
+            if !labels.is_empty() {
+                let _ = write!(text, "{{{labels}}}");
             }
-            Value::Histogram(values) => write_histogram(text, &sample, &labels, values, format),
+            let _ = writeln!(text, " {}", Number(*number));
         }
+        Value::Histogram(values) => write_histogram(text, name, labels, values, format),
     }
 }
 
@@ -176,7 +232,7 @@ fn unit(name: &str) -> Option<&'static str> {
 }
 
 /// Returns a name of an application as the formats allow it: letters, digits and `_`.
-fn legal_name(name: &str) -> std::borrow::Cow<'_, str> {
+fn legal_name(name: &str) -> Cow<'_, str> {
     let is_legal = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let is_first = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
     if name.chars().all(is_legal) && name.chars().next().is_some_and(is_first) {
@@ -318,6 +374,28 @@ mod tests {
         let text = found.to_text(TextFormat::Prometheus);
         assert!(text.contains("wait_seconds_bucket{route=\"x\",le=\"1\"} 2\n"));
         assert!(!text.contains("# UNIT"));
+    }
+
+    #[test]
+    fn pieces_are_the_whole_text() {
+        let labels = vec![Label::new("route", "x")];
+        let mut found = snapshot("a_total", Kind::Counter, labels.clone(), Value::Number(1.0));
+        let other = snapshot("b", Kind::Gauge, labels, Value::Number(2.0));
+        let more = found.families[0].series[0].clone();
+        found.families[0].series.extend(vec![more; 50]);
+        found.families.extend(other.families);
+        for format in [TextFormat::Prometheus, TextFormat::OpenMetrics] {
+            let whole = found.to_text(format);
+            for bytes in [1, 100, 1_000, 100_000] {
+                let mut pieces = found.pieces(format);
+                let (mut text, mut count) = (String::new(), 1);
+                while pieces.write_next(bytes, &mut text) {
+                    count += 1;
+                }
+                assert_eq!(text, whole);
+                assert_eq!(count > 1, bytes < whole.len(), "{bytes}");
+            }
+        }
     }
 
     #[test]

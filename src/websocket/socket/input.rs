@@ -140,7 +140,9 @@ impl Socket {
         match self.read_some(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(count @ 1..)) => {
-                self.received.bytes += count as u64;
+                let bytes = count as u64;
+                self.received.bytes += bytes;
+                self.handle.route().metrics.received_bytes.increment(bytes);
                 // A ping was answered: the next deadline is later than the pong's.
                 self.is_timer_outdated |=
                     self.keepalive.received(self.handle.services().clock.now());

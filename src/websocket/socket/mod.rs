@@ -337,7 +337,7 @@ impl Socket {
     fn write_output(&self) {
         thread_buffers::with(|buffers| {
             if !buffers.output.is_empty() {
-                self.handle.send(&buffers.output);
+                self.handle.send(&buffers.output, buffers.messages);
                 buffers.clear_output();
             }
         });

@@ -21,14 +21,7 @@ fn quoted(text: &str) -> Vec<String> {
 /// names.
 fn shared_labels() -> BTreeMap<String, Vec<String>> {
     let tables = tables(&page("docs/OPERATING.md"));
-    let row = |Row { key, cells }: &Row| {
-        let words = match cells[1].strip_prefix("the class of the status: ") {
-            Some(words) => quoted(words),
-            None if key == "method" => quoted(&cells[1]),
-            None => Vec::new(),
-        };
-        (key.clone(), words)
-    };
+    let row = |Row { key, cells }: &Row| (key.clone(), quoted(&cells[1]));
     tables["Labels"].iter().map(row).collect()
 }
 

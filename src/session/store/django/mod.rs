@@ -18,7 +18,7 @@ use clock::DjangoClock;
 use super::sql::read_chunks;
 use super::{Stored, unix_seconds};
 use crate::config::{SessionConfig, StoreUrl};
-use crate::database::{Access, Database, Dialect, Outage, StoreError};
+use crate::database::{Access, Database, Dialect, Outage, QueryTimer, StoreError};
 use crate::secrets::Secrets;
 use crate::session::signing::{SignatureError, signed_at, unsign_object};
 use crate::telemetry::LogThrottle;
@@ -309,7 +309,10 @@ impl Cache {
                 _ => Cause::from(error),
             })
         };
-        let cause = match tokio::time::timeout(self.timeout, asked).await {
+        let timer = QueryTimer::start(self.outage.store());
+        let answered = tokio::time::timeout(self.timeout, asked).await;
+        timer.end(matches!(answered, Ok(Ok(_))));
+        let cause = match answered {
             Ok(Ok(values)) => {
                 self.outage.is_over(Access::Read);
                 return Ok(values);

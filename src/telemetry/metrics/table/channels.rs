@@ -1,6 +1,7 @@
 //! Channels: groups, histories and Redis.
 
-use super::super::metric::{Metric, counter, gauge, words};
+use super::super::metric::{Metric, counter, gauge, histogram, words};
+use super::SECONDS;
 
 /// Why a delivery was dropped.
 const EVENT_DROPS: &[&str] = &[
@@ -56,5 +57,24 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "oneport_layer_received_total",
         "Events received from other processes.",
+    ),
+    histogram(
+        "oneport_group_delivery_duration_seconds",
+        SECONDS,
+        "Time from the sending of an event to the last member of its group in this process.",
+    ),
+    histogram(
+        "oneport_layer_delivery_duration_seconds",
+        SECONDS,
+        "Time of an event through Redis and back to the process that sent it, of one event at a time.",
+    ),
+    histogram(
+        "oneport_layer_round_trip_duration_seconds",
+        SECONDS,
+        "Time of a pipeline of commands to Redis.",
+    ),
+    gauge(
+        "oneport_layer_queue_bytes",
+        "Bytes of commands that Redis has not answered yet.",
     ),
 ];

@@ -1,6 +1,7 @@
 //! Connections: what happens below HTTP.
 
-use super::super::metric::{Metric, counter, gauge, named, words};
+use super::super::metric::{Metric, counter, gauge, histogram, named, words};
+use super::SECONDS;
 
 pub(super) const METRICS: &[Metric] = &[
     counter(
@@ -15,19 +16,22 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("oneport_connections", "Open connections that speak HTTP."),
     counter(
         "oneport_tls_handshakes_total",
-        "TLS handshakes, by outcome.",
+        "TLS handshakes, by outcome and version.",
     )
-    .by(&[words(
-        "outcome",
-        &[
-            "full",
-            "resumed",
-            "challenge",
-            "failed",
-            "gone",
-            "timed_out",
-        ],
-    )]),
+    .by(&[
+        words(
+            "outcome",
+            &[
+                "full",
+                "resumed",
+                "challenge",
+                "failed",
+                "gone",
+                "timed_out",
+            ],
+        ),
+        words("version", &["TLSv1.2", "TLSv1.3", "TLS", "none"]),
+    ]),
     gauge(
         "oneport_tls_certificate_expiry_seconds",
         "Seconds until a served certificate expires, by its first name.",
@@ -57,4 +61,10 @@ pub(super) const METRICS: &[Metric] = &[
         "Bodies and responses ended because the client was too slow, by direction.",
     )
     .by(&[words("direction", &["request", "response"])]),
+    histogram(
+        "oneport_tls_handshake_duration_seconds",
+        SECONDS,
+        "Time of successful TLS handshakes, by outcome.",
+    )
+    .by(&[words("outcome", &["full", "resumed"])]),
 ];

@@ -23,8 +23,11 @@ const METHOD: Label = words(
     ],
 );
 
-/// Buckets for the time of requests, in seconds.
-const REQUEST_SECONDS: &[f64] = &[
+/// A store that is queried, or the application of `[auth.forward]`.
+const STORE: Label = words("store", &["session", "users", "forward"]);
+
+/// Buckets for short times, in seconds: from half a millisecond to ten seconds.
+const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 

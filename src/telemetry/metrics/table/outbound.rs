@@ -1,6 +1,7 @@
 //! Outbound: backends and upstream servers.
 
-use super::super::metric::{Metric, counter, gauge, named, words};
+use super::super::metric::{Metric, counter, gauge, histogram, named, words};
+use super::SECONDS;
 
 /// How a request to a backend ended.
 const BACKEND_OUTCOMES: &[&str] = &[
@@ -80,6 +81,18 @@ pub(super) const METRICS: &[Metric] = &[
     gauge(
         "oneport_upstream_active",
         "Requests and tunnels that the servers of an upstream's URL serve.",
+    )
+    .by(&[named("upstream")]),
+    histogram(
+        "oneport_backend_request_duration_seconds",
+        SECONDS,
+        "Time of requests to backends, by endpoint.",
+    )
+    .by(&[named("endpoint")]),
+    histogram(
+        "oneport_upstream_request_duration_seconds",
+        SECONDS,
+        "Time to the head of the response of an upstream server, by URL.",
     )
     .by(&[named("upstream")]),
 ];

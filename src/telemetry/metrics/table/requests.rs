@@ -1,7 +1,10 @@
 //! Requests: HTTP, handshakes, and what views and middleware need for them.
 
 use super::super::metric::{Metric, counter, gauge, histogram, words};
-use super::{METHOD, REQUEST_SECONDS, ROUTE, STATUS};
+use super::{METHOD, ROUTE, SECONDS, STATUS, STORE};
+
+/// Buckets for the time in which a client takes a body, to half an hour.
+const BODY_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1_800.0];
 
 pub(super) const METRICS: &[Metric] = &[
     gauge("oneport_event_streams", "Open streams of the view events."),
@@ -16,8 +19,14 @@ pub(super) const METRICS: &[Metric] = &[
     counter("oneport_requests_total", "HTTP responses, by route and class of status.").by(&[ROUTE, METHOD, STATUS]),
     counter("oneport_handshakes_total", "WebSocket handshakes, by route and class of status.").by(&[ROUTE, STATUS]),
     counter("oneport_logins_total", "Login attempts, by outcome.").by(&[words("outcome", &["ok", "wrong", "limited"])]),
-    counter("oneport_store_errors_total", "Queries that a store did not answer, by store.").by(&[words("store", &["session", "users", "forward"])]),
+    counter("oneport_store_errors_total", "Queries that a store did not answer, by store.").by(&[STORE]),
     counter("oneport_sessions_dropped_total", "Sessions that the memory store had no room for."),
-    histogram("oneport_request_duration_seconds", REQUEST_SECONDS, "Time from a request's complete head to the head of its response, by route.").by(&[ROUTE]),
-    histogram("oneport_handshake_duration_seconds", REQUEST_SECONDS, "Time from a WebSocket handshake's complete head to its response, by route.").by(&[ROUTE]),
+    histogram("oneport_request_duration_seconds", SECONDS, "Time from a request's complete head to the head of its response, by route.").by(&[ROUTE]),
+    histogram("oneport_handshake_duration_seconds", SECONDS, "Time from a WebSocket handshake's complete head to its response, by route.").by(&[ROUTE]),
+    gauge("oneport_requests_active", "HTTP requests whose response has not ended, without those answered at once, by route.").by(&[ROUTE]),
+    counter("oneport_request_body_bytes_total", "Bytes of request bodies, by route.").by(&[ROUTE]),
+    counter("oneport_response_body_bytes_total", "Bytes of response bodies, by route.").by(&[ROUTE]),
+    histogram("oneport_response_body_duration_seconds", BODY_SECONDS, "Time from the head of a streamed response to the end of its body, by route.").by(&[ROUTE]),
+    gauge("oneport_store_queries_active", "Queries to a store that are under way, by store.").by(&[STORE]),
+    histogram("oneport_store_query_duration_seconds", SECONDS, "Time of queries to a store, by store and outcome.").by(&[STORE, words("outcome", &["ok", "failed"])]),
 ];

@@ -1,12 +1,12 @@
 //! Endpoint: one backend behind an HTTP endpoint. Its requests are signed, bounded and counted.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use metrics::{counter, gauge};
+use metrics::{counter, gauge, histogram};
 
 use super::protocol::{BackendResponse, ResponseLimits, signature};
 use crate::client::{
@@ -204,6 +204,7 @@ impl Endpoint {
         limits: ResponseLimits,
         priority: Priority,
     ) -> Result<BackendResponse, PostError> {
+        let started = Instant::now();
         let posted = self.try_post(key, body, priority).await;
         let posted = posted.and_then(|response| match response.check(limits) {
             Ok(()) => Ok(response),
@@ -215,6 +216,10 @@ impl Endpoint {
             Err(error) => error.label(),
         };
         let endpoint = self.settings.url.label.clone();
+        if outcome != "circuit_open" {
+            histogram!("oneport_backend_request_duration_seconds", "endpoint" => endpoint.clone())
+                .record(started.elapsed().as_secs_f64());
+        }
         counter!("oneport_backend_requests_total", "endpoint" => endpoint, "outcome" => outcome)
             .increment(1);
         posted

@@ -2,8 +2,8 @@
 //!
 //! Both directions go on, so that the reply to a close frame passes. The end of one side's stream
 //! passes on to the other once nothing more will be written there. When both close frames have
-//! passed, our side of the client's stream is closed; the upstream closes its own first, as a server
-//! does (RFC 6455 §7.1.1). After `close_timeout` everything is closed.
+//! passed, our side of the client's stream is closed; the upstream closes its own first, as a
+//! server does (RFC 6455 §7.1.1). After `close_timeout` everything is closed.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -25,7 +25,6 @@ impl Tunnel {
         let _ = tokio::time::timeout(settings.close_timeout, closing).await;
         handle.abort();
         self.sockets.remove(handle.id());
-        handle.route().metrics.open.decrement(1.0);
         self.log_end(&self.final_ending(ending));
     }
 
@@ -139,7 +138,7 @@ impl Tunnel {
         let handle = &*self.handle;
         let scope = handle.scope();
         let route = &*handle.route().label;
-        handle.route().count_closed(ending.cause);
+        handle.route().count_end(handle, ending.cause);
         let code = |frames: &FrameBoundaries| frames.close().map(|(code, _)| code.unwrap_or(1005));
         tracing::info!(
             target: ACCESS,

@@ -157,18 +157,26 @@ impl Tunnel {
             },
         };
         let (client, upstream) = (handle.stream(), &self.upstream);
-        let received = self.to_upstream.received;
+        let (received, sent) = (self.to_upstream.received, self.to_client.sent);
         let progress = [
             self.to_upstream.poll(cx, (client, upstream), turn),
             self.to_client.poll(cx, (upstream, client), turn),
         ];
+        let metrics = &handle.route().metrics;
+        if self.to_client.sent != sent {
+            metrics.sent_bytes.increment(self.to_client.sent - sent);
+            let messages = self.to_client.frames.take_messages();
+            metrics.sent.increment(messages.into());
+        }
         if self.to_upstream.received != received {
+            let bytes = self.to_upstream.received - received;
+            metrics.received_bytes.increment(bytes);
             self.is_timer_outdated |= self.keepalive.received(turn.now);
             let messages = self.to_upstream.frames.take_messages();
             if messages > 0 {
                 self.keepalive.message();
                 self.messages += u64::from(messages);
-                handle.route().metrics.received.increment(messages.into());
+                metrics.received.increment(messages.into());
             }
         }
         match progress {
