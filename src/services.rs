@@ -4,7 +4,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -19,10 +19,12 @@ use crate::database::{Database, DatabaseSettings};
 use crate::net::{Certificates, ClientLimit, ServerTls};
 use crate::queued_bytes;
 use crate::reload_handle::ReloadHandle;
+use crate::routing::RouteSummaries;
 use crate::secrets::Secrets;
 use crate::session::SessionStore;
 use crate::state::{MissingState, State};
 use crate::tasks::Tasks;
+use crate::telemetry::recent_ends::RecentEnds;
 use crate::telemetry::{self, Metrics, Snapshot};
 use crate::templates::Templates;
 
@@ -40,6 +42,17 @@ pub struct Services(Arc<Arc<Shared>>);
 /// Adds figures to a reading of the metrics.
 pub(crate) type ReadMetrics = Box<dyn Fn(&mut Snapshot) + Send + Sync>;
 
+/// A reference to [`Services`] that does not keep them alive.
+#[derive(Debug)]
+pub(crate) struct WeakServices(Weak<Shared>);
+
+impl WeakServices {
+    /// Returns the services, unless they are gone.
+    pub(crate) fn upgrade(&self) -> Option<Services> {
+        self.0.upgrade().map(|shared| Services(Arc::new(shared)))
+    }
+}
+
 /// The parts of [`Services`].
 pub struct Shared {
     /// The channel layer: groups, channels, events.
@@ -50,6 +63,10 @@ pub struct Shared {
     pub clock: Clock,
     /// The templates, with `url_for` of the current table; a reload replaces them.
     pub templates: ArcSwap<Templates>,
+    /// The routes of the current table, for those who are shown them; a reload replaces them.
+    pub(crate) routes: ArcSwap<RouteSummaries>,
+    /// The last sockets that ended, and requests that were refused.
+    pub(crate) recent_ends: RecentEnds,
     /// The keys that cookies, tokens and tickets are signed with.
     pub secrets: Arc<Secrets>,
     /// The certificates that listeners serve.
@@ -141,6 +158,8 @@ impl Services {
             tasks,
             clock,
             templates: ArcSwap::from_pointee(templates),
+            routes: ArcSwap::default(),
+            recent_ends: RecentEnds::default(),
             send_queue_total: config.server.limits.send_queue_total.as_usize(),
             certificates: Arc::default(),
             acme: Acme::default(),
@@ -169,6 +188,11 @@ impl Services {
     #[must_use]
     pub(crate) fn fork(&self) -> Self {
         Self(Arc::new(Arc::clone(&self.0)))
+    }
+
+    /// Returns a reference that does not keep the services alive, for what they own themselves.
+    pub(crate) fn downgrade(&self) -> WeakServices {
+        WeakServices(Arc::downgrade(&self.0))
     }
 
     /// Returns the application's value of a type, which its `main` passed to `Registry::state`.

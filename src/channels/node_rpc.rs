@@ -8,6 +8,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::telemetry::recent_ends::{End, EndFilter};
 
 /// A request to one process, or to all.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -58,6 +61,27 @@ pub enum NodeRequest {
     },
     /// Asks for the process's totals. Answered with [`NodeReply::Info`].
     Info,
+    /// Asks for all figures of the process. Answered with [`NodeReply::Stats`].
+    Stats,
+    /// Asks for everything about a connection. Answered with [`NodeReply::Inspected`].
+    Inspect {
+        /// The connection's number in its process.
+        number: u64,
+    },
+    /// Asks for the largest groups. Answered with [`NodeReply::Groups`].
+    Groups {
+        /// Only groups whose names contain this.
+        contains: String,
+        /// The most groups to list.
+        limit: usize,
+    },
+    /// Asks for the last ends. Answered with [`NodeReply::Ends`].
+    Ends {
+        /// Only those that match.
+        filter: EndFilter,
+        /// The most ends to list.
+        limit: usize,
+    },
 }
 
 /// A reply to a [`NodeRequest`].
@@ -108,6 +132,28 @@ pub enum NodeReply {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         closed: Option<u64>,
     },
+    /// All figures of the process, as the server API shows them.
+    Stats {
+        /// The figures.
+        stats: Value,
+    },
+    /// Everything about a connection, as the dashboard shows it.
+    Inspected {
+        /// The connection.
+        inspected: Value,
+    },
+    /// The largest groups of the process.
+    Groups {
+        /// Name and number of members.
+        groups: Vec<(String, u64)>,
+        /// How many groups match.
+        groups_matched: u64,
+    },
+    /// The last ends of the process, the newest first.
+    Ends {
+        /// The ends.
+        ends: Vec<End>,
+    },
     /// There is no such connection or group, or the request is not understood.
     NotFound,
 }
@@ -131,6 +177,15 @@ pub struct ConnectionInfo {
     pub groups: Vec<String>,
     /// When it was opened (RFC 3339).
     pub opened_at: String,
+    /// Bytes that wait for the client.
+    #[serde(default)]
+    pub queue_bytes: u64,
+    /// Bytes that were sent to the client.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// Messages to the client that were dropped because it reads too slowly.
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 /// A user, as the server API shows it.
@@ -211,6 +266,24 @@ mod tests {
             r#"{"ask":"list","user":null,"route":"/ws/","group":null,"cursor":[3,4],"limit":101}"#,
         );
         check(&NodeRequest::Info, r#"{"ask":"info"}"#);
+        check(&NodeRequest::Stats, r#"{"ask":"stats"}"#);
+        check(
+            &NodeRequest::Inspect { number: 7 },
+            r#"{"ask":"inspect","number":7}"#,
+        );
+        let groups = NodeRequest::Groups {
+            contains: "room".to_owned(),
+            limit: 100,
+        };
+        check(&groups, r#"{"ask":"groups","contains":"room","limit":100}"#);
+        let ends = NodeRequest::Ends {
+            filter: EndFilter::default(),
+            limit: 100,
+        };
+        check(
+            &ends,
+            r#"{"ask":"ends","filter":{"kind":null,"route":null,"cause":null,"user":null},"limit":100}"#,
+        );
     }
 
     #[test]
@@ -234,12 +307,15 @@ mod tests {
             client: None,
             groups: vec!["room".to_owned()],
             opened_at: "2026-01-01T00:00:00Z".to_owned(),
+            queue_bytes: 1,
+            bytes_sent: 2,
+            dropped: 3,
         };
         let user = UserInfo {
             id: "5".to_owned(),
             name: "bob".to_owned(),
         };
-        let shown = r#"{"id":"3.7","node":"3","route":"/ws/","path":"/ws/","user":{"id":"5","name":"bob"},"client":null,"groups":["room"],"opened_at":"2026-01-01T00:00:00Z"}"#;
+        let shown = r#"{"id":"3.7","node":"3","route":"/ws/","path":"/ws/","user":{"id":"5","name":"bob"},"client":null,"groups":["room"],"opened_at":"2026-01-01T00:00:00Z","queue_bytes":1,"bytes_sent":2,"dropped":3}"#;
         check(&NodeReply::Connection(connection(Some(user))), shown);
         let list = NodeReply::List {
             node: 3,
@@ -248,7 +324,7 @@ mod tests {
         };
         check(
             &list,
-            r#"{"node":3,"is_cut":false,"connections":[{"id":"3.7","node":"3","route":"/ws/","path":"/ws/","user":null,"client":null,"groups":["room"],"opened_at":"2026-01-01T00:00:00Z"}]}"#,
+            r#"{"node":3,"is_cut":false,"connections":[{"id":"3.7","node":"3","route":"/ws/","path":"/ws/","user":null,"client":null,"groups":["room"],"opened_at":"2026-01-01T00:00:00Z","queue_bytes":1,"bytes_sent":2,"dropped":3}]}"#,
         );
         check(&NodeReply::Info { connections: 9 }, r#"{"connections":9}"#);
         let (matched, queued, dropped) = (1, 1, 0);

@@ -18,6 +18,7 @@ mod middleware_chain;
 mod pipeline;
 mod plaintext;
 mod preflight;
+mod recent_refusals;
 mod registry;
 mod request_head;
 mod resolve;

@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::access_log::log_response;
 use super::deadline::{Deadline, caught, run_until};
 use super::table::{Handler, RouteEntry, Table};
-use super::{error_pages, response_framing};
+use super::{error_pages, recent_refusals, response_framing};
 use crate::http::{Body, Failure, Response};
 use crate::middleware::MiddlewareContext;
 use crate::routing::{Match, Resolution, UrlRouter};
@@ -146,6 +146,9 @@ impl<'a> Pipeline<'a> {
 
     /// Returns the response of a failure.
     pub(super) fn page(&self, scope: &Scope, failure: &Failure) -> Response {
+        if self.services.recent_ends.are_kept() {
+            recent_refusals::keep(self.services, self.table, scope, failure);
+        }
         error_pages::response(self.services, self.table, scope, failure)
     }
 }

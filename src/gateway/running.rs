@@ -48,12 +48,13 @@ impl Gateway {
     #[must_use]
     pub fn new(table: Table, services: Services) -> Self {
         let sockets = Sockets::default();
-        let directory = Directory::new(sockets.clone(), services.layer.clone());
+        let directory = Directory::new(sockets.clone(), &services);
         services.set_rpc_handler(Arc::new(directory));
         let readings = SocketReadings::new(sockets.clone());
         let read = Box::new(move |snapshot: &mut Snapshot| readings.add_to(snapshot));
         let _ = services.socket_readings.set(read);
         start_handlers(&table, &services);
+        services.routes.store(Arc::new(table.summaries()));
         for task in &table.background_tasks {
             task.spawn(&services);
         }
@@ -138,6 +139,11 @@ impl Gateway {
             .services
             .templates
             .store(Arc::new(table.templates().clone()));
+        self.0
+            .inner
+            .services
+            .routes
+            .store(Arc::new(table.summaries()));
         self.0.inner.table.store(Arc::new(table));
         if let Some(metrics) = &self.0.inner.services.metrics {
             metrics.forget_gone();

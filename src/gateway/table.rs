@@ -19,7 +19,10 @@ use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
 use crate::middleware::Headers;
 use crate::net::{TlsFiles, TlsPaths};
-use crate::routing::{BadPath, Match, ProtocolTypeRouter, Resolution, Target, UrlRouter};
+use crate::routing::{
+    BadPath, Match, ProtocolTypeRouter, Resolution, Route, RouteSummaries, RouteSummary, Target,
+    UrlRouter,
+};
 use crate::scope::{App, Scope, ScopeType};
 use crate::state::State;
 use crate::templates::Templates;
@@ -165,6 +168,14 @@ impl Table {
         &self.router.websocket
     }
 
+    /// Returns the routes as they are shown to operators.
+    pub(crate) fn summaries(&self) -> RouteSummaries {
+        RouteSummaries {
+            http: self.http().routes().iter().map(summary).collect(),
+            websocket: self.websocket().routes().iter().map(summary).collect(),
+        }
+    }
+
     /// Returns the templates, whose `url_for` looks routes up in this table.
     #[must_use]
     pub fn templates(&self) -> &Templates {
@@ -243,6 +254,17 @@ impl Table {
         !self.trusted_proxies.is_empty()
             && peer
                 .is_none_or(|peer| crate::http::forwarded::is_trusted(peer, &self.trusted_proxies))
+    }
+}
+
+fn summary<H>(route: &Route<RouteEntry<H>>) -> RouteSummary {
+    RouteSummary {
+        label: route.value.label.clone(),
+        path: route.pattern.to_string(),
+        host: route.host.as_ref().map(ToString::to_string),
+        methods: route.methods.iter().map(ToString::to_string).collect(),
+        handler: route.value.handler_name.clone(),
+        middleware: route.value.middleware.clone(),
     }
 }
 

@@ -7,12 +7,14 @@
 //! | `log_format/` | a line as text or JSON |
 //! | `log_queue.rs` | the thread that writes lines |
 //! | `log_throttle.rs` | lines that are logged once per interval |
+//! | `recent_ends.rs` | the last sockets that ended, and requests that were refused |
 
 mod log;
 mod log_format;
 mod log_queue;
 mod log_throttle;
 mod metrics;
+pub mod recent_ends;
 
 pub use log::{ACCESS, Format, Log, check_level, start_log};
 pub(crate) use log_queue::{Flush, LogQueue};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::close::{Cause, CloseCode, Ending};
+use super::inspection::inspect;
 use super::socket_handle::SocketHandle;
 use super::sockets::Sockets;
 use crate::channels::{
@@ -15,10 +16,16 @@ use crate::channels::{
     UserInfo, deliver_direct,
 };
 use crate::pace::Pace;
+use crate::services::{Services, WeakServices};
+use crate::stats::Snapshot;
+use crate::telemetry::recent_ends::EndFilter;
 use crate::timestamp::Timestamp;
 
 /// The longest reply. A process rejects messages of twice that length from another.
 const REPLY_BYTES_MAX: usize = 512 << 10;
+
+/// The most groups or ends in one reply.
+const LISTED_MAX: usize = 1000;
 
 /// How many groups of one socket are listed.
 const GROUPS_LISTED_MAX: usize = 1000;
@@ -29,6 +36,8 @@ const GROUPS_LISTED_MAX: usize = 1000;
 pub(crate) struct Directory {
     sockets: Sockets,
     layer: ChannelLayer,
+    /// The services hold this directory.
+    owner: WeakServices,
 }
 
 impl RpcHandler for Directory {
@@ -38,8 +47,12 @@ impl RpcHandler for Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(sockets: Sockets, layer: ChannelLayer) -> Self {
-        Self { sockets, layer }
+    pub(crate) fn new(sockets: Sockets, services: &Services) -> Self {
+        Self {
+            sockets,
+            layer: services.layer.clone(),
+            owner: services.downgrade(),
+        }
     }
 
     async fn reply_to(&self, request: NodeRequest) -> NodeReply {
@@ -123,6 +136,48 @@ impl Directory {
             NodeRequest::Info => NodeReply::Info {
                 connections: self.sockets.len() as u64,
             },
+            NodeRequest::Stats => self.stats(),
+            NodeRequest::Inspect { number } => match self.sockets.get(number) {
+                Some(handle) => NodeReply::Inspected {
+                    inspected: inspect(&handle, self.info(&handle)).await,
+                },
+                None => NodeReply::NotFound,
+            },
+            NodeRequest::Groups { contains, limit } => {
+                let (groups, matched) = self.layer.largest_groups(&contains, limit.min(LISTED_MAX));
+                let groups = groups
+                    .into_iter()
+                    .map(|(name, members)| (name.to_string(), members as u64));
+                NodeReply::Groups {
+                    groups: within_bound(groups),
+                    groups_matched: matched as u64,
+                }
+            }
+            NodeRequest::Ends { filter, limit } => self.ends(&filter, limit),
+        }
+    }
+
+    fn stats(&self) -> NodeReply {
+        let Some(services) = self.owner.upgrade() else {
+            return NodeReply::NotFound;
+        };
+        let snapshot = Snapshot::take(&services, self.sockets.len());
+        match serde_json::to_value(snapshot) {
+            Ok(stats) => NodeReply::Stats { stats },
+            Err(_) => NodeReply::NotFound,
+        }
+    }
+
+    fn ends(&self, filter: &EndFilter, limit: usize) -> NodeReply {
+        let Some(services) = self.owner.upgrade() else {
+            return NodeReply::NotFound;
+        };
+        let mut ends = services.recent_ends.list(filter, limit.min(LISTED_MAX));
+        for end in &mut ends {
+            end.process.clone_from(&services.name);
+        }
+        NodeReply::Ends {
+            ends: within_bound(ends.into_iter()),
         }
     }
 
@@ -151,6 +206,7 @@ impl Directory {
 
     fn info(&self, handle: &Arc<SocketHandle>) -> ConnectionInfo {
         let scope = handle.scope();
+        let sent = handle.send_stats();
         let user = scope.user.as_ref();
         ConnectionInfo {
             id: handle.connection_id(),
@@ -164,6 +220,9 @@ impl Directory {
             client: scope.client.map(|client| client.to_string()),
             groups: handle.group_names(GROUPS_LISTED_MAX),
             opened_at: Timestamp::ago(handle.age()).to_string(),
+            queue_bytes: handle.queued_bytes() as u64,
+            bytes_sent: sent.bytes,
+            dropped: sent.dropped.into(),
         }
     }
 }

@@ -63,6 +63,17 @@ impl KeepAlive {
         self.pinged = now;
     }
 
+    /// Returns how long no byte has arrived.
+    pub(super) fn silent(&self, now: Millis) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.last_received))
+    }
+
+    /// Returns how long a ping has been waiting for its reply.
+    pub(super) fn pinged_since(&self, now: Millis) -> Option<Duration> {
+        let is_pinged = self.pinged != NEVER;
+        is_pinged.then(|| Duration::from_millis(now.saturating_sub(self.pinged)))
+    }
+
     /// Returns the next action. `blocked_since`: the time since which a write makes no progress.
     /// `is_reading`: whether a pong would be read; the socket does not read while input waits for
     /// the consumer, or output for the client.

@@ -21,6 +21,7 @@ pub mod extension;
 pub mod frame;
 mod group_member;
 pub mod handshake;
+mod inspection;
 mod keepalive;
 mod message;
 mod send_queue;

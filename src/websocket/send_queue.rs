@@ -25,9 +25,11 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
+use tokio::sync::oneshot;
 
 use super::close::Ending;
 use super::deflate::Deflater;
+use super::inspection::SocketReport;
 use super::settings::SlowClient;
 use crate::channels::Delivery;
 use crate::clock::{Millis, NEVER};
@@ -62,6 +64,8 @@ struct SendExtras {
     blocked: BlockedWrite,
     /// The ending that another task requested; the connection's task takes it.
     end_request: Option<Ending>,
+    /// Gets a report from the connection's task.
+    report_request: Option<oneshot::Sender<SocketReport>>,
     /// A consumer's wait in `Context::drained` until at most this many bytes are queued.
     drained: Option<(usize, Waker)>,
     /// Set with context takeover, from the first compressed message on.
@@ -323,6 +327,15 @@ impl SendQueue {
 
     pub(super) fn take_end_request(&mut self) -> Option<Ending> {
         self.extras.as_mut()?.end_request.take()
+    }
+
+    /// Asks the connection's task for a report. An earlier request that it has not seen is dropped.
+    pub(super) fn request_report(&mut self, to: oneshot::Sender<SocketReport>) {
+        self.extras().report_request = Some(to);
+    }
+
+    pub(super) fn take_report_request(&mut self) -> Option<oneshot::Sender<SocketReport>> {
+        self.extras.as_mut()?.report_request.take()
     }
 
     /// Counts messages dropped because the client was too slow. No later message may refer to them.

@@ -28,11 +28,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::oneshot;
 
 use super::close::{Cause, CloseCode, Ending};
 use super::deflate::{self, Deflater};
 use super::extension::Deflate;
 use super::frame::{Opcode, encode, encode_close};
+use super::inspection::SocketReport;
 use super::message::Message;
 use super::send_queue::{QueuedFrame, SendQueue, SendStats};
 use super::settings::SlowClient;
@@ -229,6 +231,21 @@ impl SocketHandle {
     pub(super) fn take_notification(&self) -> bool {
         // The load spares most polls the swap, which is a locked instruction.
         self.is_notified() && self.is_notified.swap(false, Ordering::Acquire)
+    }
+
+    /// Asks the socket's own task for a report. The receiver gets none from a task that is busy
+    /// until it ends, or that only passes bytes on.
+    pub(super) fn request_report(&self) -> oneshot::Receiver<SocketReport> {
+        let (to, report) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        queue.request_report(to);
+        self.notify(&queue);
+        report
+    }
+
+    /// Takes the request for a report.
+    pub(super) fn take_report_request(&self) -> Option<oneshot::Sender<SocketReport>> {
+        self.queue.lock().take_report_request()
     }
 
     /// Takes the ending that another task requested.

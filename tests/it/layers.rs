@@ -16,7 +16,7 @@ pub(crate) const LAYERS: [&[&str]; 15] = [
     &["middleware"],
     &["websocket"],
     &["http"],
-    &["upstream"],
+    &["cluster", "stats", "upstream"],
     &["group_pattern", "scope", "services"],
     &[
         "routing",

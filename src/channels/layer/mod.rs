@@ -299,6 +299,13 @@ impl ChannelLayer {
         self.0.local.node()
     }
 
+    /// Returns the names and sizes of at most `limit` groups of this process whose names contain a
+    /// text, the largest first, and how many there are.
+    #[must_use]
+    pub fn largest_groups(&self, contains: &str, limit: usize) -> (Vec<(GroupName, usize)>, usize) {
+        self.0.local.largest(contains, limit)
+    }
+
     /// Returns the number of groups in this process.
     #[must_use]
     pub fn groups(&self) -> usize {

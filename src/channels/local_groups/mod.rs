@@ -221,6 +221,26 @@ impl LocalGroups {
         group.map_or_else(|| self.first_position(), |group| group.position())
     }
 
+    /// Returns the names and sizes of at most `limit` groups whose names contain a text, the
+    /// largest first, and how many there are.
+    pub(super) fn largest(&self, contains: &str, limit: usize) -> (Vec<(GroupName, usize)>, usize) {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let groups = shard.iter();
+            let groups = groups.filter(|(name, _)| name.as_str().contains(contains));
+            found.extend(groups.map(|(name, group)| (name.clone(), group.len())));
+        }
+        let matched = found.len();
+        found.sort_unstable_by(|(name, len), (other, other_len)| {
+            other_len
+                .cmp(len)
+                .then_with(|| name.as_str().cmp(other.as_str()))
+        });
+        found.truncate(limit);
+        (found, matched)
+    }
+
     /// Returns all groups.
     pub(super) fn all(&self) -> Vec<(GroupName, Arc<Group>)> {
         let mut all = Vec::new();

@@ -10,6 +10,7 @@ use super::{Ended, Socket};
 use crate::clock::{Millis, NEVER, Tick, TimerKey};
 use crate::websocket::close::Ending;
 use crate::websocket::frame::{Opcode, encode};
+use crate::websocket::inspection::SocketReport;
 use crate::websocket::keepalive::{Due, millis};
 use crate::websocket::thread_buffers;
 
@@ -22,6 +23,9 @@ impl Socket {
             return self.end_at_once(ending);
         }
         let now = self.handle.services().clock.now();
+        if let Some(to) = self.handle.take_report_request() {
+            let _ = to.send(self.report(now));
+        }
         let due = match self.due(now) {
             Due::Ping => {
                 self.keepalive.pinged(now);
@@ -56,6 +60,17 @@ impl Socket {
         let known = self.take_ended().map(Ended::into_ending);
         self.set_ended(Ended::AtOnce(known.unwrap_or(ending)));
         self.handle.end_drained();
+    }
+
+    /// Returns the facts that only the socket's own task knows.
+    fn report(&self, now: Millis) -> SocketReport {
+        SocketReport {
+            messages: self.received.messages + u64::from(self.uncounted_messages),
+            bytes_received: self.received.bytes,
+            silent: self.keepalive.silent(now),
+            pinged: self.keepalive.pinged_since(now),
+            is_reading: !self.has_undecoded(),
+        }
     }
 
     fn due(&self, now: Millis) -> Due {

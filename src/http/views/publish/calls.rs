@@ -22,6 +22,7 @@ pub(super) enum Call {
     UserDisconnect(String),
     Batch,
     Info,
+    Stats,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +86,10 @@ impl Call {
             }
             ["info"] => {
                 let call = (method == Method::GET).then_some(Self::Info);
+                (&[Method::GET], call)
+            }
+            ["stats"] => {
+                let call = (method == Method::GET).then_some(Self::Stats);
                 (&[Method::GET], call)
             }
             ["openapi.json"] => (&[Method::GET], None),

@@ -1,6 +1,5 @@
 //! Execute: executes the calls of the server API.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -11,14 +10,16 @@ use super::calls::{Call, Filter, checked_close, group_name, no_connection};
 use super::response::ApiError;
 use super::tokens::Token;
 use crate::channels::event::EventError;
-use crate::channels::{
-    ConnectionId, ConnectionInfo, Event, GroupName, LayerError, NodeReply, NodeRequest, Sent,
-};
+use crate::channels::{ConnectionId, Event, GroupName, LayerError, NodeReply, NodeRequest, Sent};
+use crate::cluster::{self, ConnectionFilter, Unanswered, WAIT_MAX};
 use crate::services::Services;
+use crate::telemetry::recent_ends::EndFilter;
 
-/// How long one call, and all events of a batch together, wait for other nodes.
-const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long all events of a batch together wait for other nodes.
 const BATCH_MAX: Duration = Duration::from_secs(5);
+
+/// How many of the last ends are shown with the figures.
+const ENDS_SHOWN: usize = 50;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +72,7 @@ impl Limits {
             }
             Call::Group(group) => {
                 token.check_group(group.as_str())?;
-                group_shown(services, group).await
+                Ok(group_shown(services, group).await)
             }
             Call::ConnectionSend(id) => {
                 token.check_connections()?;
@@ -95,7 +96,7 @@ impl Limits {
             }
             Call::Connections(filter) => {
                 token.check_connections()?;
-                connections(services, filter).await
+                Ok(connections(services, filter).await)
             }
             Call::UserDisconnect(user) => {
                 token.check_connections()?;
@@ -111,7 +112,7 @@ impl Limits {
                     code: frame.code,
                     reason: frame.reason,
                 };
-                let (replies, unanswered) = ask_all(services, end).await;
+                let (replies, unanswered) = cluster::ask_all(services, end).await;
                 let closed = |reply: &NodeReply| match reply {
                     NodeReply::Closed { matched, .. } => *matched,
                     _ => 0,
@@ -121,6 +122,10 @@ impl Limits {
             }
             Call::Batch => self.batch(token, body, services).await,
             Call::Info => info(services).await,
+            Call::Stats => {
+                token.check_connections()?;
+                Ok(stats(services).await)
+            }
         }
     }
 
@@ -265,107 +270,49 @@ async fn ask_node(
     request: NodeRequest,
     wait: Duration,
 ) -> Result<NodeReply, ApiError> {
-    if id.node == services.layer.node() {
-        return Ok(services.answer(request).await);
-    }
-    let Some(remote) = services.layer.remote() else {
-        return Err(no_connection(&id.to_string()));
-    };
-    let replies = remote.call_node(id.node, &request, wait).await;
-    if replies.unanswered > 0 {
-        return Err(ApiError::unavailable(
+    match cluster::ask_node(services, id, request, wait).await {
+        Ok(reply) => reply.ok_or_else(|| no_connection(&id.to_string())),
+        Err(Unanswered) => Err(ApiError::unavailable(
             "the node of the connection did not reply in time",
-        ));
+        )),
     }
-    let reply = replies.replies.into_iter().next();
-    reply.ok_or_else(|| no_connection(&id.to_string()))
 }
 
-/// Sends a request to all nodes, this one included. Returns the replies and the number of nodes
-/// that did not reply.
-async fn ask_all(services: &Services, request: NodeRequest) -> (Vec<NodeReply>, usize) {
-    let own = services.answer(request.clone());
-    let Some(remote) = services.layer.remote() else {
-        return (vec![own.await], 0);
-    };
-    let (own, others) = tokio::join!(own, remote.call_all(&request));
-    let mut replies = others.replies;
-    replies.insert(0, own);
-    (replies, others.unanswered)
-}
-
-async fn group_shown(services: &Services, group: &GroupName) -> Result<Value, ApiError> {
-    let request = NodeRequest::Group {
-        group: group.to_string(),
-    };
-    let (replies, unanswered) = ask_all(services, request).await;
-    let (mut members, mut anonymous, mut left_out) = (0, 0, 0);
-    let mut users: BTreeMap<String, (String, u64)> = BTreeMap::new();
-    for reply in replies {
-        let NodeReply::Group {
-            members: of_node,
-            anonymous: anonymous_of_node,
-            users: users_of_node,
-            left_out: left_out_by_node,
-        } = reply
-        else {
-            continue;
-        };
-        members += of_node;
-        anonymous += anonymous_of_node;
-        left_out += left_out_by_node;
-        for (id, name, connections) in users_of_node {
-            users.entry(id).or_insert((name, 0)).1 += connections;
-        }
-    }
-    let users: Vec<Value> = users
+async fn group_shown(services: &Services, group: &GroupName) -> Value {
+    let found = cluster::group_users(services, group.as_str()).await;
+    let users: Vec<Value> = found
+        .users
         .into_iter()
         .map(
             |(id, (name, connections))| json!({"id": id, "name": name, "connections": connections}),
         )
         .collect();
-    Ok(json!({
-        "group": group.as_str(), "members": members, "users": users, "anonymous": anonymous,
-        "left_out": left_out, "unanswered": unanswered,
-    }))
+    json!({
+        "group": group.as_str(), "members": found.members, "users": users,
+        "anonymous": found.anonymous, "left_out": found.left_out, "unanswered": found.unanswered,
+    })
 }
 
-async fn connections(services: &Services, filter: &Filter) -> Result<Value, ApiError> {
-    let request = NodeRequest::List {
+async fn connections(services: &Services, filter: &Filter) -> Value {
+    let filter = ConnectionFilter {
         user: filter.user.clone(),
         route: filter.route.clone(),
         group: filter.group.as_ref().map(GroupName::to_string),
         cursor: filter.cursor,
-        limit: filter.limit + 1,
+        limit: filter.limit,
     };
-    let (replies, unanswered) = ask_all(services, request).await;
-    let mut by_node = BTreeMap::new();
-    for reply in replies {
-        if let NodeReply::List {
-            node,
-            is_cut,
-            connections,
-        } = reply
-        {
-            by_node.insert(node, (is_cut, connections));
-        }
-    }
-    let mut connections: Vec<ConnectionInfo> = Vec::new();
-    let mut is_more = false;
-    for (is_cut, of_node) in by_node.into_values() {
-        connections.extend(of_node);
-        if is_cut {
-            is_more = true; // connections of later nodes come after those left out
-            break;
-        }
-    }
-    is_more |= connections.len() > filter.limit;
-    connections.truncate(filter.limit);
-    let cursor = connections
-        .last()
-        .filter(|_| is_more)
-        .map(|last| last.id.clone());
-    Ok(json!({"connections": connections, "cursor": cursor, "unanswered": unanswered}))
+    let page = cluster::connections(services, &filter).await;
+    json!({
+        "connections": page.connections, "cursor": page.cursor, "unanswered": page.unanswered,
+    })
+}
+
+/// The figures of this process, and the last ends of all of them.
+async fn stats(services: &Services) -> Value {
+    let mut stats = cluster::own_stats(services).await;
+    let (ends, _) = cluster::recent_ends(services, EndFilter::default(), ENDS_SHOWN).await;
+    stats["recent_ends"] = json!(ends);
+    stats
 }
 
 async fn info(services: &Services) -> Result<Value, ApiError> {

@@ -21,6 +21,7 @@ use tokens::{Token, Tokens};
 use crate::config::{OptionErrors, Size, WrittenDuration};
 use crate::http::{Failure, Request, Response, View};
 use crate::scope::Scope;
+use crate::services::Services;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -88,6 +89,13 @@ impl View for Publish {
         let path = call_path(scope);
         let is_refused = || Call::read(scope, path).err().map(ApiError::into_failure);
         (!is_document(scope, path)).then(is_refused).flatten()
+    }
+
+    /// Callers that may see connections may ask for the last ends.
+    fn started(&self, services: &Services) {
+        if self.tokens.may_use_connections() {
+            services.recent_ends.keep();
+        }
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {

@@ -73,6 +73,11 @@ impl Tokens {
         errors.into_result(Self(tokens.into_iter().map(hashed).collect()))
     }
 
+    /// Returns whether a token may list connections.
+    pub(super) fn may_use_connections(&self) -> bool {
+        self.0.iter().any(|(_, token)| token.connections)
+    }
+
     /// Returns the token of a request (RFC 6750 §2.1). The time it takes does not reveal how close
     /// a guess was.
     pub(super) fn check(&self, scope: &Scope) -> Result<&Arc<Token>, ApiError> {
