@@ -87,6 +87,7 @@ impl Registry {
     #[must_use]
     pub fn builtin() -> Self {
         Self::new()
+            .view::<views::Dashboard>("dashboard")
             .view::<views::Events>("events")
             .view::<views::Health>("health")
             .view::<views::Login>("login")
@@ -102,6 +103,7 @@ impl Registry {
             .consumer::<consumers::Backend>("backend")
             .consumer::<consumers::Broadcast>("broadcast")
             .consumer::<consumers::Chat>("chat")
+            .consumer::<consumers::Dashboard>("dashboard")
             .consumer::<consumers::Echo>("echo")
             .consumer::<consumers::Feed>("feed")
             .tunnel("proxy")

@@ -14,6 +14,7 @@ mod backend;
 mod compress;
 mod compression;
 mod config;
+mod dashboard;
 mod django;
 mod docs;
 mod drain;

@@ -4,6 +4,7 @@ mod compiler;
 mod compress;
 mod cors;
 mod custom_middleware;
+mod dashboard_checks;
 mod exposed_files;
 mod identity_providers;
 mod middleware_list;

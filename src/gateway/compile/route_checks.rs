@@ -70,6 +70,7 @@ impl Compiler<'_> {
             }
             "static" => self.check_fallback(written),
             "proxy" => self.check_verification(&written.options),
+            "dashboard" => self.check_dashboard_view(written),
             _ => {}
         }
     }
@@ -138,6 +139,7 @@ impl Compiler<'_> {
     pub(super) fn check_consumer(&mut self, written: &WebsocketRoute) {
         match written.consumer.as_str() {
             "backend" => self.check_backend(written),
+            "dashboard" => self.check_dashboard_consumer(written),
             "proxy" => {
                 self.check_tunnel(written);
                 self.check_verification(&written.options);

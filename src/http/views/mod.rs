@@ -1,5 +1,6 @@
 //! Views: the built-in views.
 
+mod dashboard;
 mod events;
 mod health;
 mod login;
@@ -15,6 +16,7 @@ mod ticket;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
+pub use dashboard::Dashboard;
 pub use events::Events;
 pub use health::Health;
 pub use login::Login;

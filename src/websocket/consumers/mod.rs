@@ -6,6 +6,7 @@
 mod backend;
 mod broadcast;
 mod chat;
+mod dashboard;
 mod echo;
 mod feed;
 mod proxy;
@@ -13,6 +14,7 @@ mod proxy;
 pub use backend::Backend;
 pub use broadcast::Broadcast;
 pub use chat::Chat;
+pub use dashboard::Dashboard;
 pub use echo::Echo;
 pub use feed::Feed;
 
