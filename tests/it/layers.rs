@@ -119,6 +119,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ("zstd", &["middleware/compress/encoder.rs"]),
     ("quick_cache", &["http/views/static_files/cache.rs"]),
     ("clap", &["cli/"]),
+    ("ratatui", &["cli/top/"]),
     ("listenfd", &["net/"]),
     ("socket2", &["net/"]),
     ("url", &["net/url/"]),
