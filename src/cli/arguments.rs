@@ -1,6 +1,7 @@
 //! Arguments: the commands and their options.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -39,6 +40,8 @@ pub(super) enum Command {
     User(UserArguments),
     /// Send an event to a group through the server API.
     Publish(PublishArguments),
+    /// Show the figures of a running server in the terminal, through the server API.
+    Top(TopArguments),
     /// Create a new project: a configuration, templates and a custom consumer.
     Init(InitArguments),
     /// Create a local CA and a certificate for development.
@@ -174,8 +177,9 @@ pub(super) struct PasswordArgument {
     pub(super) password_stdin: bool,
 }
 
+/// The server API of a running server.
 #[derive(Args)]
-pub(super) struct PublishArguments {
+pub(super) struct ServerApiArguments {
     #[command(flatten)]
     pub(super) file: FileArgument,
     /// The URL of the server API, such as http://127.0.0.1:8000/api/. Default: from the
@@ -187,7 +191,7 @@ pub(super) struct PublishArguments {
         hide_env_values = true
     )]
     pub(super) url: Option<String>,
-    /// A token of the server API. Default: the first one in the configuration.
+    /// A token of the server API. Default: the first one in the configuration that may do it.
     #[arg(
         long,
         value_name = "TOKEN",
@@ -198,6 +202,20 @@ pub(super) struct PublishArguments {
     /// The file of the certificates that are trusted with https. Default: those of the system.
     #[arg(long, value_name = "FILE", env = "ONEPORT_PUBLISH_CA")]
     pub(super) ca: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for ServerApiArguments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerApiArguments")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PublishArguments {
+    #[command(flatten)]
+    pub(super) api: ServerApiArguments,
     /// The group.
     #[arg(value_name = "GROUP")]
     pub(super) group: String,
@@ -206,12 +224,28 @@ pub(super) struct PublishArguments {
     pub(super) json: String,
 }
 
-impl std::fmt::Debug for PublishArguments {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PublishArguments")
-            .field("url", &self.url)
-            .field("group", &self.group)
-            .finish_non_exhaustive()
+#[derive(Args, Debug)]
+pub(super) struct TopArguments {
+    #[command(flatten)]
+    pub(super) api: ServerApiArguments,
+    /// The time between two looks at the server, such as 500ms or 5s.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub(super) interval: Duration,
+    /// Print the figures once, as text, and exit.
+    #[arg(long)]
+    pub(super) once: bool,
+}
+
+/// Parses the interval of `top`: at least a tenth of a second, at most an hour.
+fn interval(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a duration from 100ms to 1h, such as 2s".to_owned();
+    let interval: Duration = text
+        .parse::<crate::config::WrittenDuration>()
+        .map_err(|_| expected())?
+        .0;
+    match (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
+        true => Ok(interval),
+        false => Err(expected()),
     }
 }
 

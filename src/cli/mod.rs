@@ -1,4 +1,4 @@
-//! Command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `init`,
+//! Command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `top`, `init`,
 //! `dev-cert`, `completions`.
 
 mod arguments;
@@ -10,6 +10,8 @@ mod publish;
 mod resolve;
 mod routes;
 mod serve;
+mod server_api;
+mod top;
 mod user;
 
 use std::process::ExitCode;
@@ -51,6 +53,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Resolve(resolve) => resolve::run(&resolve, registry),
         Command::User(user) => user::run(&user),
         Command::Publish(publish) => publish::run(&publish),
+        Command::Top(top) => top::run(&top),
         Command::Init(init) => init::run(&init),
         Command::DevCert(dev_cert) => dev_cert::run(&dev_cert),
         Command::Completions(completions) => arguments::print_completions(completions.shell),
