@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::acme::Acme;
 use crate::auth::{Auth, Users};
@@ -98,6 +99,9 @@ pub struct Shared {
     pub(crate) state: State,
     /// The values of [`Services::shared`], by type.
     pub(crate) extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    /// Cancelled when an earlier process of the same name has ended, whose place this one has taken;
+    /// empty if there was none.
+    pub(crate) earlier_process: OnceLock<CancellationToken>,
     /// The handler for requests about the open connections.
     pub(crate) rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
     /// Adds the figures of the open sockets to a reading of the metrics.
@@ -175,6 +179,7 @@ impl Services {
             started: Instant::now(),
             state,
             extensions: Mutex::default(),
+            earlier_process: OnceLock::new(),
             rpc_handler: OnceLock::new(),
             socket_readings: OnceLock::new(),
             metrics: telemetry::start_metrics(),
@@ -249,6 +254,21 @@ impl Services {
             remote.set_rpc_handler(rpc_handler.clone());
         }
         let _ = self.rpc_handler.set(rpc_handler);
+    }
+
+    /// Calls `then` when no other process of this name has connections: at once, unless this process
+    /// has taken the place of an earlier one, which still drains.
+    pub(crate) fn once_alone(&self, then: impl FnOnce() + Send + 'static) {
+        let Some(ended) = self.earlier_process.get().cloned() else {
+            return then();
+        };
+        let tasks = self.tasks.clone();
+        self.tasks.spawn("end of the earlier process", async move {
+            tokio::select! {
+                () = ended.cancelled() => then(),
+                () = tasks.stopping() => {}
+            }
+        });
     }
 
     /// Passes a request about the open connections to its handler.

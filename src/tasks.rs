@@ -21,7 +21,8 @@ pub(crate) use self::gate::Gate;
 /// loops itself and ends them first, so no task outlives the server.
 ///
 /// ```text
-/// running --leave()--> leaving --drain()--> draining --stop()--> stopping --finish()--> ended
+/// running --leave()--> leaving ----drain()----> draining --stop()--> stopping --finish()--> ended
+///    └──hand_over()──> handing over --drain()──────┘
 /// ```
 ///
 /// ```
@@ -37,6 +38,8 @@ pub struct Tasks {
     tracker: TaskTracker,
     /// Read for each response, which a token's lock would slow down.
     leaving: Arc<AtomicBool>,
+    replaced: Arc<AtomicBool>,
+    handing_over: CancellationToken,
     draining: CancellationToken,
     stopping: CancellationToken,
     /// Tasks that the others need until they end, such as the clock.
@@ -129,10 +132,32 @@ impl Tasks {
         self.leaving.load(Ordering::Relaxed)
     }
 
+    /// Begins to hand over to another process, which serves already: the clients of this one go there
+    /// once they have the responses to their requests, and none is cut off.
+    /// Implies [`Tasks::leave`].
+    pub fn hand_over(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+        self.leave();
+        self.handing_over.cancel();
+    }
+
+    /// Returns whether [`Tasks::hand_over`] was called: clients that come back find the other process.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    /// Returns a token that [`Tasks::hand_over`] and [`Tasks::drain`] cancel.
+    #[must_use]
+    pub fn handing_over_token(&self) -> CancellationToken {
+        self.handing_over.clone()
+    }
+
     /// Begins the drain: the server takes no new work, and endless responses (event streams) end.
     /// Implies [`Tasks::leave`].
     pub fn drain(&self) {
         self.leave();
+        self.handing_over.cancel();
         self.draining.cancel();
     }
 

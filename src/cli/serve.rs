@@ -12,7 +12,7 @@ use super::{CONFIG, FAILURE, OK, routes};
 use crate::config::{Config, LogFormat, Problems, Workers, process_environment};
 use crate::gateway::Registry;
 use crate::net::descriptors;
-use crate::server::{Loaded, Reload, Server};
+use crate::server::{Loaded, OldProcess, Reload, Server};
 use crate::telemetry::{self, Flush, LogQueue};
 
 /// The minimum number of open files: the server's own, and a share for everything except
@@ -20,6 +20,15 @@ use crate::telemetry::{self, Flush, LogQueue};
 const FILES_MIN: usize = 80;
 
 pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
+    let old = match OldProcess::take() {
+        Ok(old) => old,
+        Err(error) => {
+            print_error(&format!(
+                "oneport: cannot take over from the old process: {error}"
+            ));
+            return FAILURE;
+        }
+    };
     let reload = Reload {
         file: arguments.file.config.clone(),
         registry,
@@ -29,7 +38,9 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let loaded = match reload.load() {
         Ok(loaded) => loaded,
         Err(problems) => {
-            refuse(&arguments.file.config, &problems);
+            if !old.is_some_and(|old| old.report_failure(problems.iter())) {
+                refuse(&arguments.file.config, &problems);
+            }
             return CONFIG;
         }
     };
@@ -71,7 +82,7 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
             return FAILURE;
         }
     };
-    let code = runtime.block_on(serve(loaded, reload, &console));
+    let code = runtime.block_on(serve(loaded, reload, old, &console));
     // Aborts what still runs after the drain.
     runtime.shutdown_background();
     code
@@ -89,13 +100,20 @@ fn refuse(file: &Path, problems: &Problems) {
         .for_each(|problem| tracing::error!("{problem}"));
 }
 
-async fn serve(loaded: Loaded, reload: Reload, console: &Console) -> u8 {
+async fn serve(
+    loaded: Loaded,
+    reload: Reload,
+    mut old: Option<OldProcess>,
+    console: &Console,
+) -> u8 {
     let Loaded { config, table, .. } = loaded;
     let tables = routes::tables(&table);
-    let server = match Server::start(config, table).await {
+    let server = match Server::take_over(config, table, &mut old).await {
         Ok(server) => server,
         Err(error) => {
-            console.failure(&error.to_string());
+            if !old.is_some_and(|old| old.report_failure([&error])) {
+                console.failure(&error.to_string());
+            }
             return FAILURE;
         }
     };

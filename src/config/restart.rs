@@ -186,7 +186,7 @@ impl Config {
 
 fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
     let mut keys = changed!(ServerConfig "server", running, read, {
-        restart: [workers, name, secret_key, secret_key_fallbacks],
+        restart: [workers, name, pid_file, secret_key, secret_key_fallbacks],
         reload: [
             bind, allowed_hosts, trusted_proxies, forwarded, root_path,
             tls, location,
@@ -202,7 +202,7 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
     keys.extend(
         changed!(TimeoutsConfig "server.timeouts", &running.timeouts, &read.timeouts, {
             restart: [],
-            reload: [handshake, request, keep_alive, drain],
+            reload: [handshake, request, keep_alive, drain, restart],
         }),
     );
     keys.extend(

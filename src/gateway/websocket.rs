@@ -58,8 +58,11 @@ pub(super) async fn handle(
 
     let deadline = Deadline::At(pipeline.started.unwrap_or_else(Instant::now) + entry.timeout);
     let connect = async |scope, _: Body| {
-        // The client connects elsewhere, or later: a socket of this server would end at once.
-        if let Some(pace) = sockets.draining() {
+        // The client connects elsewhere, or later: a socket of this server would end at once. After
+        // a restart it does so at once, so it gets its socket and the close frame.
+        if let Some(pace) = sockets.draining()
+            && !services.tasks.is_replaced()
+        {
             return Err(Failure::stopping(pace.seconds_of(sockets.len())));
         }
         connect(services, entry, deadline, scope, key.as_deref()).await

@@ -90,6 +90,11 @@ impl Admission {
         Some(admitted)
     }
 
+    /// Returns how many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
     fn log_refused(&self) {
         counter!("oneport_connections_refused_total", "reason" => "connections").increment(1);
         if let Some(times) = self.0.refused.count() {

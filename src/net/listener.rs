@@ -73,8 +73,8 @@ impl Listener {
         Ok(kinds.into_iter().map(Self::from).collect())
     }
 
-    /// Takes over a listener that another process of this server has opened for the same entry. The
-    /// file of a unix socket is this process's from then on.
+    /// Takes a listener that another process of this server has opened for the same entry. The file
+    /// of a unix socket stays that process's, until [`Listener::take_over_file`].
     pub(crate) fn inherit(listen: &Listen, descriptor: OwnedFd) -> io::Result<Self> {
         let mut kind = Kind::from(Inherited::new(descriptor)?);
         if let (Kind::Unix { file, .. }, Bind::Unix(path)) = (&mut kind, &listen.address) {
@@ -89,6 +89,16 @@ impl Listener {
         match &self.kind {
             Kind::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
             Kind::Unix { listener, .. } => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// Makes this process the owner of an inherited unix socket's file, which it removes at its end.
+    pub(crate) fn take_over_file(&self) {
+        if let Kind::Unix {
+            file: Some(file), ..
+        } = &self.kind
+        {
+            file.take_over();
         }
     }
 

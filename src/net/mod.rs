@@ -12,6 +12,7 @@
 //! | `admission.rs` | the limit on connections in all |
 //! | `client_limit.rs` | the limit on connections by client |
 //! | `descriptors.rs` | the limit of open files |
+//! | `descriptor_passing.rs` | open descriptors that go to another process |
 //! | `address.rs`, `bind.rs`, `url/` | both ends of a connection; where to listen; URLs |
 
 mod acceptor;
@@ -21,6 +22,7 @@ mod bind;
 mod blocked_write;
 mod client_limit;
 mod connect;
+mod descriptor_passing;
 pub(crate) mod descriptors;
 #[cfg(test)]
 pub(crate) mod in_memory;
@@ -40,6 +42,7 @@ pub(crate) use admission::{Admission, ConnectionPermit};
 pub use bind::{Bind, BindError, Listen, unix_path_problem};
 pub(crate) use blocked_write::BlockedWrite;
 pub(crate) use client_limit::{ClientLimit, ClientPermit, client_network};
+pub(crate) use descriptor_passing::{receive_with_descriptors, send_with_descriptor};
 pub(crate) use listener::Connection;
 pub use listener::Listener;
 pub(crate) use peek::FirstByte;

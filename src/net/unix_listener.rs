@@ -13,13 +13,13 @@ use tokio::net::UnixListener;
 
 use super::listener::BACKLOG;
 
-/// A socket's file, removed on drop unless another process has replaced it or taken it over.
+/// A socket's file, removed on drop by the process that owns it, unless another one has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode. The inode is not reused before the socket is closed.
     identity: (u64, u64),
-    is_given_up: AtomicBool,
+    is_owned: AtomicBool,
 }
 
 /// Listens on a path. Replaces a socket file that no process listens on, and no other file.
@@ -57,6 +57,7 @@ pub(super) fn open(
     }
     socket.bind(&address)?;
     let file = SocketFile::existing(path)?;
+    file.take_over();
     if let Some(group) = group {
         chown(path, None, Some(group))?;
     }
@@ -108,31 +109,34 @@ fn group_id(group: &str) -> io::Result<u32> {
 }
 
 impl SocketFile {
-    /// Takes the file at a path.
+    /// Returns the file at a path, which another process owns.
     pub(super) fn existing(path: &Path) -> io::Result<Self> {
         let metadata = path.symlink_metadata()?;
         Ok(Self {
             path: path.to_owned(),
             identity: (metadata.dev(), metadata.ino()),
-            is_given_up: AtomicBool::new(false),
+            is_owned: AtomicBool::new(false),
         })
+    }
+
+    /// Makes this process the owner.
+    pub(super) fn take_over(&self) {
+        self.is_owned.store(true, Ordering::Relaxed);
     }
 
     /// Leaves the file to another process.
     pub(super) fn give_up(&self) {
-        self.is_given_up.store(true, Ordering::Relaxed);
+        self.is_owned.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if *self.is_given_up.get_mut() {
-            return;
-        }
-        let is_ours = self
-            .path
-            .symlink_metadata()
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        let is_ours = *self.is_owned.get_mut()
+            && self
+                .path
+                .symlink_metadata()
+                .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if is_ours {
             let _ = std::fs::remove_file(&self.path);
         }

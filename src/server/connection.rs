@@ -9,6 +9,16 @@
 //!                         └── ends, expires, or is idle in a drain: closed
 //! ```
 //!
+//! A drain goes in two steps, of which a server that stops takes both at once:
+//!
+//! ```text
+//! Serving ── another process serves ──> HandingOver ── the server drains ──> Draining
+//! ```
+//!
+//! `HandingOver` closes no connection over HTTP/1.1 that waits for a request: the client may have
+//! sent one already. It gets its response, with `Connection: close`. Over HTTP/2, GOAWAY says which
+//! streams are still served.
+//!
 //! An upgrade over HTTP/2 does not end the connection: the request's stream becomes the WebSocket,
 //! in its own task (`respond.rs`).
 
@@ -64,6 +74,17 @@ pub(super) struct HttpServer {
     open: Gauge,
     /// The TLS that connections may begin with.
     tls: Option<Arc<ServerTls>>,
+}
+
+/// How far the end of the server is, as a connection knows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Serving,
+    /// Another process serves.
+    HandingOver,
+    /// The same, and the HTTP/2 client has got GOAWAY.
+    GoingAway,
+    Draining,
 }
 
 /// Counts a connection in a gauge while it speaks HTTP.
@@ -225,17 +246,22 @@ impl HttpServer {
             respond(shared.clone(), &mut parts, body, has_body, in_flight)
         });
         let mut http = pin!(self.builder.serve_connection_with_upgrades(io, service));
-        let draining = services.tasks.draining_token();
-        let mut draining = pin!(draining.cancelled());
+        let tasks = &services.tasks;
+        let mut next_phase = pin!(tasks.handing_over_token().cancelled_owned());
+        let mut phase = Phase::Serving;
         let mut expired = pin!(timeouts.expired());
         let side_waker = Arc::new(SideWaker::default());
         let waker = Waker::from(side_waker.clone());
-        let mut is_draining = false;
         let outcome = poll_fn(|cx| {
             if side_waker.take_woken(cx) {
                 let mut side_cx = Context::from_waker(&waker);
-                if !is_draining && draining.as_mut().poll(&mut side_cx).is_ready() {
-                    is_draining = true;
+                if phase == Phase::Serving && next_phase.as_mut().poll(&mut side_cx).is_ready() {
+                    phase = Phase::HandingOver;
+                    next_phase.set(tasks.draining_token().cancelled_owned());
+                }
+                let is_handing_over = matches!(phase, Phase::HandingOver | Phase::GoingAway);
+                if is_handing_over && next_phase.as_mut().poll(&mut side_cx).is_ready() {
+                    phase = Phase::Draining;
                     timeouts.start_drain();
                     http.as_mut().graceful_shutdown();
                 }
@@ -243,11 +269,16 @@ impl HttpServer {
                     return Poll::Ready(None);
                 }
             }
+            if phase == Phase::HandingOver && timeouts.is_http2() {
+                phase = Phase::GoingAway;
+                http.as_mut().graceful_shutdown();
+            }
             let polled = http.as_mut().poll(cx).map(Some);
             self.tasks.poll_done(); // wakes this task to send the responses
             // hyper would wait for the rest of a head; a drain does not. An upgrade no longer
             // counts as a request, but its 101 may still be unwritten.
             let is_upgrading = || pending_upgrade.lock().is_some();
+            let is_draining = phase == Phase::Draining;
             if polled.is_pending() && is_draining && timeouts.is_idle() && !is_upgrading() {
                 return Poll::Ready(None);
             }

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! Serving ── stop ──> Leaving ── drain.delay is over ──> Draining ── all ended, or ──> ended
-//!                        │                                  │     timeouts.drain is over
-//!                        └────────── a second stop ─────────┴────────────────────────> ended
+//!    │                   │                                  ▲ │   timeouts.drain is over
+//!    │                   └────────── a second stop ─────────│─┴────────────────────────> ended
+//!    └── another process serves ──> HandingOver ────────────┘
+//!                                        all connections closed, or the last second
 //! ```
 //!
 //! | state | listeners | `health` | requests | sockets and event streams |
 //! |---|---|---|---|---|
 //! | `Serving` | open | 200 | served | open |
 //! | `Leaving` | open | 503 | served; over HTTP/1.1 their connections close | open, also new ones |
+//! | `HandingOver` | another process's | 200 | served; over HTTP/1.1 their connections close | end in batches, also new ones |
 //! | `Draining` | closed | | those in flight are served | end in batches; handshakes get 503 |
 //!
 //! A load balancer that asks `health` sends no new clients once it has seen the 503; that takes it
@@ -22,13 +25,17 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::ServerConfig;
 use crate::gateway::Gateway;
 use crate::http::event_streams::EventStreams;
+use crate::net::Admission;
 use crate::pace::Pace;
 use crate::websocket::{Cause, Ending};
+
+/// How long before its deadline a handover closes the connections that wait for a request.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// The outcome of a drain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drained {
-    /// WebSockets closed with 1001.
+    /// WebSockets closed with 1001, or with 1012 by a restart.
     pub sockets: usize,
     /// Tasks aborted at the deadline.
     pub cut_off: usize,
@@ -47,28 +54,64 @@ pub(super) async fn leave(gateway: &Gateway, delay: Duration) {
     tokio::time::sleep(delay).await;
 }
 
-/// Lets requests finish, ends all WebSockets with a cause, and aborts the remaining tasks after
-/// `timeouts.drain`. The listeners are closed.
-pub(super) async fn drain(gateway: &Gateway, server: &ServerConfig, cause: Cause) -> Drained {
+/// Lets requests finish, ends all WebSockets, and aborts the remaining tasks after `timeouts.drain`.
+/// The listeners are closed.
+pub(super) async fn drain(gateway: &Gateway, server: &ServerConfig) -> Drained {
     let deadline = Instant::now() + server.timeouts.drain;
+    let cause = Cause::ServerDrain;
+    let ending = Ending::chosen(cause, server.drain.code, cause.reason());
+    let tasks = &gateway.services().tasks;
+    announce(gateway, ending, pace(server));
+    tasks.drain();
+    let sockets = gateway.sockets().end_all().await;
+    finish(gateway, sockets, deadline).await
+}
+
+/// Lets the clients go to the process that has taken the place of this one, within `timeouts.drain`:
+/// WebSockets at once, and no connection over HTTP/1.1 that waits for a request before the last
+/// moment.
+pub(super) async fn hand_over(
+    gateway: &Gateway,
+    server: &ServerConfig,
+    admission: &Admission,
+) -> Drained {
+    let within = server.timeouts.drain;
+    let deadline = Instant::now() + within;
+    let last_moment = deadline - LAST_MOMENT.min(within / 4);
+    let tasks = &gateway.services().tasks;
+    announce(
+        gateway,
+        Ending::of(Cause::Restart),
+        without_wait(pace(server)),
+    );
+    tasks.hand_over();
+    let (sockets, _) = tokio::join!(
+        gateway.sockets().end_all(),
+        timeout_at(last_moment, all_closed(admission))
+    );
+    tasks.drain();
+    finish(gateway, sockets, deadline).await
+}
+
+/// Prepares the end of all sockets and event streams; those that open from now on end too.
+fn announce(gateway: &Gateway, ending: Ending, pace: Pace) {
     let services = gateway.services();
-    let pace = pace(server);
-    let (ending, pace) = match cause {
-        Cause::ServerDrain => (
-            Ending::chosen(cause, server.drain.code, cause.reason()),
-            pace,
-        ),
-        // The successor listens already.
-        cause => (Ending::of(cause), without_wait(pace)),
-    };
     services.shared::<EventStreams>().drain(pace);
     gateway.sockets().drain(ending, pace);
-    services.tasks.drain();
-    let sockets = gateway.sockets().end_all().await;
+}
+
+async fn finish(gateway: &Gateway, sockets: usize, deadline: Instant) -> Drained {
     let _ = timeout_at(deadline, gateway.sockets().all_ended()).await;
     let left = deadline.saturating_duration_since(Instant::now());
-    let cut_off = services.tasks.finish(left).await;
+    let cut_off = gateway.services().tasks.finish(left).await;
     Drained { sockets, cut_off }
+}
+
+/// Waits until no connection is open.
+async fn all_closed(admission: &Admission) {
+    while admission.open() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Returns the pace of a reload, whose clients find the server as it was.

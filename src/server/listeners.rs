@@ -6,6 +6,7 @@
 //!                  └── the running ones go on           │             └── closed
 //!                                                       └── hand_over: stops at once, another
 //!                                                           process accepts what has arrived
+//! inherited ──> Opened::open ──> accepting ──> take_over: the files of unix sockets are ours
 //! ```
 //!
 //! An entry is known by its address: one that stays keeps its listener, and its new options apply to
@@ -241,7 +242,6 @@ impl<S: Serve> Listeners<S> {
     }
 
     /// Returns a second descriptor of each listener, for a process that takes over.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a restart"))]
     pub(super) fn inheritable(&self) -> io::Result<Vec<Inherited>> {
         let entries = self.open.iter();
         entries
@@ -253,16 +253,26 @@ impl<S: Serve> Listeners<S> {
             .collect()
     }
 
-    /// Stops accepting at once, because another process accepts on the same listeners. The files of
-    /// unix sockets are that process's.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a restart"))]
-    pub(super) async fn hand_over(self) {
-        for entry in self.open {
-            for listener in &entry.listeners {
-                listener.give_up_file();
-            }
+    /// Makes this process the owner of the unix sockets' files that another one has opened.
+    pub(super) fn take_over(&self) {
+        for entry in &self.open {
+            entry.listeners.iter().for_each(|one| one.take_over_file());
+        }
+    }
+
+    /// Stops accepting at once where another process, which has `taken` the listeners of these
+    /// addresses, accepts already; the files of unix sockets are that process's. The other listeners
+    /// are closed.
+    pub(super) async fn hand_over(self, taken: &[Bind]) {
+        let (taken, others): (Vec<_>, Vec<_>) = self
+            .open
+            .into_iter()
+            .partition(|entry| taken.contains(&entry.listen.address));
+        for entry in taken {
+            entry.listeners.iter().for_each(|one| one.give_up_file());
             entry.abort().await;
         }
+        Closing(others).finish().await;
     }
 
     /// Stops accepting.

@@ -34,6 +34,7 @@ use super::drain::reload_pace;
 use super::file_watch::{FileSnapshot, Watch};
 use super::listeners::Listeners;
 use super::run::configure_acme;
+use super::systemd::Systemd;
 use crate::config::{
     Bind, Config, KeyChange, Listen, Problems, ServerConfig, TakesEffect, process_environment,
 };
@@ -100,9 +101,12 @@ pub(super) struct Reloader {
     /// The configuration that was applied last.
     config: Config,
     reload: Reload,
+    systemd: Systemd,
     state: State,
     /// Whether a reload was requested and has not begun.
     is_requested: bool,
+    /// How many were requested so far.
+    requested: u64,
     /// The number of abandoned threads that may still wait for a file.
     abandoned: usize,
     watch: Watch,
@@ -147,17 +151,19 @@ impl State {
 }
 
 impl Reloader {
-    pub(super) fn new(gateway: Gateway, config: Config, reload: Reload) -> Self {
+    pub(super) fn new(gateway: Gateway, config: Config, reload: Reload, systemd: Systemd) -> Self {
         figures::record_start(&config);
         Self {
             requests: gateway.services().reload.requests(),
             gateway,
             started: config.clone(),
             config,
+            systemd,
             watch: Watch::new(reload.watch),
             reload,
             state: State::Idle,
             is_requested: false,
+            requested: 0,
             abandoned: 0,
             waiting: Vec::new(),
             answered: Vec::new(),
@@ -183,6 +189,12 @@ impl Reloader {
             }
         }
         self.is_requested = true;
+        self.requested += 1;
+    }
+
+    /// Returns how many reloads were requested so far.
+    pub(super) fn requested(&self) -> u64 {
+        self.requested
     }
 
     /// Handles the next event. Cancel-safe; pending until there is an event.
@@ -190,6 +202,7 @@ impl Reloader {
         if self.is_requested && matches!(self.state, State::Idle) {
             self.is_requested = false;
             self.answered.append(&mut self.waiting);
+            self.systemd.reloading();
             self.state = State::Loading {
                 preparing: prepare::start(self.reload.clone(), listeners.addresses()),
                 slow_at: Instant::now() + SLOW,
@@ -218,6 +231,7 @@ impl Reloader {
         match (std::mem::replace(&mut self.state, State::Idle), event) {
             (_, Event::Prepared(outcome)) => {
                 let report = self.finish(outcome, listeners);
+                self.systemd.ready();
                 for request in self.answered.drain(..) {
                     let _ = request.send(report.clone()); // it waits no longer
                 }

@@ -1,24 +1,32 @@
-//! Server: starts listeners and services, accepts connections, reloads, and drains.
+//! Server: starts listeners and services, accepts connections, reloads, restarts, and drains.
+//!
+//! ```text
+//! start, take_over ──> run ──> Serving ──┬── SIGTERM, SIGINT ──> drain (1001) ──> ended
+//!                                 │      └── SIGUSR2, and the new process is ready ──> drain (1012)
+//!                                 └── SIGHUP: reload; SIGUSR1: open the log's files again
+//! ```
 
 use std::io;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use super::certificate_watch::watch_certificates;
 use super::connection::HttpServer;
 use super::drain::{Drained, drain, leave};
-use super::listeners::{Inherited, Listeners, OpenError, Opened, missing};
+use super::listeners::{Listeners, OpenError, Opened, missing};
+use super::main_process::MainProcess;
 use super::reload::{Reload, Reloader};
-use super::signals::{Signal, Signals};
+use super::restart::{OldProcess, Restart};
+use super::running::{Running, until_linked};
+use super::signals::Signals;
 use crate::acme::Acme;
 use crate::config::{Bind, Config, StoreUrl};
 use crate::database::diagnose;
 use crate::gateway::{Gateway, Table};
 use crate::net::{Admission, Listener, Refused, ServerTls};
 use crate::services::Services;
-use crate::telemetry;
-use crate::websocket::Cause;
 
 /// A server with open listeners.
 #[derive(Debug)]
@@ -26,6 +34,22 @@ pub struct Server {
     gateway: Gateway,
     config: Config,
     opened: Opened,
+    main_process: MainProcess,
+    restart: Restart,
+    /// The process that this one takes over from.
+    old: Option<Predecessor>,
+    /// Set if there is one: until they are handled, signals end the process.
+    signals: Option<Signals>,
+}
+
+/// A process whose listeners this one has taken over.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    pub(super) process: OldProcess,
+    /// The addresses of the listeners that are its own.
+    pub(super) listeners: Vec<Bind>,
+    /// Cancelled at its end.
+    pub(super) ended: CancellationToken,
 }
 
 /// Why a server did not start.
@@ -48,6 +72,9 @@ pub enum StartError {
     /// A signal handler cannot be installed.
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
+    /// The pid file cannot be written.
+    #[error("{0}")]
+    PidFile(String),
 }
 
 impl From<OpenError> for StartError {
@@ -60,19 +87,34 @@ impl From<OpenError> for StartError {
 impl Server {
     /// Opens the listeners and services of a configuration. Needs a tokio runtime.
     pub async fn start(config: Config, table: Table) -> Result<Self, StartError> {
-        Self::inherit(config, table, Vec::new()).await
+        Self::take_over(config, table, &mut None).await
     }
 
-    /// Like [`Server::start`], with listeners that another process has opened.
-    pub(super) async fn inherit(
+    /// Like [`Server::start`], with the listeners of the process that has started this one to take
+    /// its place. `old` becomes `None`, unless the start fails.
+    pub async fn take_over(
         config: Config,
         table: Table,
-        inherited: Vec<Inherited>,
+        old: &mut Option<OldProcess>,
     ) -> Result<Self, StartError> {
-        let missing = missing(&config.server.bind, &[]);
-        let opened = Opened::open(missing, inherited).await?;
+        let signals = match old {
+            Some(_) => Some(Signals::listen().map_err(StartError::Signals)?),
+            None => None,
+        };
+        let main_process =
+            MainProcess::prepare(&config.server, old.is_none()).map_err(StartError::PidFile)?;
+        let inherited = old.as_mut().map(OldProcess::take_listeners);
+        let inherited = inherited.unwrap_or_default();
+        let mut taken: Vec<Bind> = inherited.iter().map(|(bind, _)| bind.clone()).collect();
+        let wanted = &config.server.bind;
+        taken.retain(|bind| wanted.iter().any(|listen| listen.address == *bind));
+        let opened = Opened::open(missing(wanted, &[]), inherited).await?;
         let services = Services::new(&config, table.templates().clone(), table.state())
             .map_err(StartError::Store)?;
+        let ended = CancellationToken::new();
+        if old.is_some() {
+            let _ = services.earlier_process.set(ended.clone());
+        }
         if let Some(tls) = &table.tls {
             let started = ServerTls::new(services.certificates.clone(), &tls.files);
             let started = started.map_err(StartError::Tls)?;
@@ -86,10 +128,20 @@ impl Server {
         let gateway = Gateway::new(table, services);
         gateway.watch_logins(config.session.check_interval);
         watch_certificates(&gateway);
+        let restart = Restart::new(gateway.services().tasks.clone());
+        let old = old.take().map(|process| Predecessor {
+            process,
+            listeners: taken,
+            ended,
+        });
         Ok(Self {
             gateway,
             config,
             opened,
+            main_process,
+            restart,
+            old,
+            signals,
         })
     }
 
@@ -113,66 +165,62 @@ impl Server {
 
     /// Serves until `stop` completes, and for `drain.delay` after it; then drains.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Drained {
-        let server = self.config.server.clone();
-        let gateway = self.gateway.clone();
-        let accepting = self.accept();
+        let server = &self.config.server;
+        let listeners = accept(&self.gateway, &self.config, self.opened);
         stop.await;
-        leave(&gateway, server.drain.delay).await;
-        accepting.close().finish().await; // no new connections
-        drain(&gateway, &server, Cause::ServerDrain).await
+        leave(&self.gateway, server.drain.delay).await;
+        listeners.close().finish().await; // no new connections
+        drain(&self.gateway, server).await
     }
 
-    /// Serves until a signal stops the server, and reloads on SIGHUP. On a second stop signal
-    /// during `drain.delay` or the drain, returns at once.
+    /// Serves until a signal stops the server or another process has taken its place, then drains.
+    /// Reloads on SIGHUP. On a second stop signal during `drain.delay` or the drain, returns at once.
     pub async fn run(self, reload: Reload) -> Result<Drained, StartError> {
-        let mut signals = Signals::listen().map_err(StartError::Signals)?;
-        let gateway = self.gateway.clone();
-        let mut reloader = Reloader::new(gateway.clone(), self.config.clone(), reload);
-        let mut listeners = self.accept();
-        loop {
-            tokio::select! {
-                signal = signals.next() => match signal {
-                    Signal::Stop => break,
-                    Signal::Reload => reloader.request(),
-                    Signal::ReopenLogs => telemetry::reopen_logs(),
-                },
-                () = reloader.step(&mut listeners) => {}
-            }
-        }
-        let server = reloader.server();
-        let stop = async {
-            leave(&gateway, server.drain.delay).await;
-            listeners.close().finish().await;
-            tracing::info!(
-                sockets = gateway.sockets().len(),
-                seconds = server.timeouts.drain.as_secs_f64(),
-                "stopping; a second signal exits at once"
-            );
-            drain(&gateway, server, Cause::ServerDrain).await
-        };
-        tokio::select! {
-            drained = stop => Ok(drained),
-            () = second_stop(&mut signals) => Ok(Drained { sockets: 0, cut_off: gateway.services().tasks.alive() }),
-        }
-    }
-
-    /// Accepts on all listeners until the returned value is closed or dropped.
-    fn accept(self) -> Listeners<HttpServer> {
         let Self {
             gateway,
             config,
             opened,
+            main_process,
+            restart,
+            old,
+            signals,
         } = self;
-        let services = gateway.services();
-        let connections_max = config.server.limits.connections;
-        let admission = Admission::new(connections_max, services.clients.clone());
-        let mut listeners =
-            Listeners::new(admission.clone(), Refused::new(), services.tasks.clone());
-        let service = HttpServer::of(&gateway, &config, &admission);
-        // None is open yet, so there is nothing to close.
-        drop(listeners.apply(&config.server.bind, opened, service));
-        listeners
+        let signals = match signals {
+            Some(signals) => signals,
+            None => Signals::listen().map_err(StartError::Signals)?,
+        };
+        if old.is_some() {
+            until_linked(gateway.services()).await;
+        }
+        let listeners = accept(&gateway, &config, opened);
+        let systemd = main_process.systemd().clone();
+        let mut running = Running {
+            reloader: Reloader::new(gateway.clone(), config, reload, systemd),
+            gateway,
+            listeners,
+            restart,
+            main_process,
+            signals,
+            reloads_before: 0,
+        };
+        let end = match running.begin(old).await {
+            Some(end) => end,
+            None => running.serve().await,
+        };
+        Ok(running.end(end).await)
     }
+}
+
+/// Accepts on all listeners until the returned value is closed or dropped.
+fn accept(gateway: &Gateway, config: &Config, opened: Opened) -> Listeners<HttpServer> {
+    let services = gateway.services();
+    let connections_max = config.server.limits.connections;
+    let admission = Admission::new(connections_max, services.clients.clone());
+    let mut listeners = Listeners::new(admission.clone(), Refused::new(), services.tasks.clone());
+    let service = HttpServer::of(gateway, config, &admission);
+    // None is open yet, so there is nothing to close.
+    drop(listeners.apply(&config.server.bind, opened, service));
+    listeners
 }
 
 /// Passes a configuration to ACME.
@@ -218,14 +266,4 @@ async fn open_stores(config: &Config, services: &Services) -> Result<(), StartEr
     // Last, so that no key file is written if the stores fail to open.
     let _ = services.secrets.key();
     Ok(())
-}
-
-async fn second_stop(signals: &mut Signals) {
-    loop {
-        match signals.next().await {
-            Signal::Stop => return,
-            Signal::ReopenLogs => telemetry::reopen_logs(),
-            Signal::Reload => {}
-        }
-    }
 }

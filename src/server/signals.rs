@@ -1,4 +1,4 @@
-//! Signals: SIGTERM, SIGINT, SIGHUP and SIGUSR1.
+//! Signals: SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2.
 
 use std::io;
 
@@ -13,13 +13,17 @@ pub enum Signal {
     Reload,
     /// SIGUSR1: reopen the log's files, which a program such as logrotate has renamed.
     ReopenLogs,
+    /// SIGUSR2: replace this process by a new one.
+    Restart,
 }
 
+#[derive(Debug)]
 pub(super) struct Signals {
     terminate: Stream,
     interrupt: Stream,
     hangup: Stream,
     user1: Stream,
+    user2: Stream,
     /// SIGXFSZ, sent for a file at its size limit (`ulimit -f`), would end the process. Handled, it
     /// only makes the write fail.
     _file_size: Stream,
@@ -32,6 +36,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
             _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
@@ -43,6 +48,7 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::Stop,
             _ = self.hangup.recv() => Signal::Reload,
             _ = self.user1.recv() => Signal::ReopenLogs,
+            _ = self.user2.recv() => Signal::Restart,
         }
     }
 }

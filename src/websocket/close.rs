@@ -130,6 +130,8 @@ causes! {
 
     /// The server is shutting down.
     ServerDrain: "server_drain", Fallback(CloseCode::GOING_AWAY), "the server is shutting down", Full;
+    /// Another process has taken the place of this one.
+    Restart: "restart", Fixed(CloseCode::SERVICE_RESTART), "the server restarts", Full;
     /// A reload changed or removed the socket's route.
     Reload: "reload", Fixed(CloseCode::SERVICE_RESTART), "the route changed", Full;
     /// The session or token that authenticated the socket has ended.

@@ -111,8 +111,11 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
         "rustix",
         &[
             "net/send_file.rs",
+            "net/descriptor_passing.rs",
             "http/open_file.rs",
             "http/views/static_files/",
+            "server/restart/old_process.rs",
+            "server/systemd.rs",
         ],
     ),
     ("brotli", &["middleware/compress/encoder.rs"]),

@@ -210,6 +210,9 @@ impl<'a> Loader<'a> {
                 ..listen
             })
             .collect();
+        if !server.pid_file.as_os_str().is_empty() {
+            server.pid_file = location.base().join(server.pid_file);
+        }
         let secret_key = if location.key("secret_key").is_written() {
             server.secret_key
         } else {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -44,6 +45,8 @@ pub struct ServerConfig {
     /// The name of this process to its peers and to backends; empty: its host and the port of its
     /// first address.
     pub name: String,
+    /// The file with the number of the process that serves; empty: none. Default: none.
+    pub pid_file: PathBuf,
     /// The key that signs cookies, tokens and hashes; with Django's tables its `SECRET_KEY`. Empty:
     /// generated at the first start and stored beside the session database. Default: the variable
     /// `ONEPORT_SECRET_KEY`, or empty.
@@ -141,6 +144,9 @@ pub struct TimeoutsConfig {
     /// How long a stopping server waits for requests and sockets to finish. Default: 30 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub drain: Duration,
+    /// How long the process that replaces this one after SIGUSR2 may take to start. Default: 60 s.
+    #[serde(deserialize_with = "via::<PositiveDuration, _, _>")]
+    pub restart: Duration,
 }
 
 impl Default for ServerConfig {
@@ -155,6 +161,7 @@ impl Default for ServerConfig {
             workers: Workers::Auto,
             root_path: String::new(),
             name: String::new(),
+            pid_file: PathBuf::new(),
             secret_key: Secret::default(),
             secret_key_fallbacks: Vec::new(),
             limits: LimitsConfig::default(),
@@ -187,6 +194,7 @@ impl Default for TimeoutsConfig {
             request: Duration::from_secs(30),
             keep_alive: Duration::from_secs(60),
             drain: Duration::from_secs(30),
+            restart: Duration::from_secs(60),
         }
     }
 }

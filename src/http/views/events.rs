@@ -117,7 +117,10 @@ impl View for Events {
             .or_else(|| scope.query("last_event_id"))
             .filter(|id| !id.is_empty());
         let streams = request.services.shared::<EventStreams>();
-        if let Some(pace) = streams.draining() {
+        // After a restart, the client gets its stream, which ends, and reconnects.
+        if let Some(pace) = streams.draining()
+            && !request.services.tasks.is_replaced()
+        {
             return Err(Failure::stopping(pace.seconds_of(0)));
         }
         let keep = GroupOptions {
@@ -204,7 +207,7 @@ impl EventStream {
         if joined.is_some_and(|joined| !joined.is_complete) {
             first.push_str(GAP);
         }
-        let draining = services.tasks.draining_token();
+        let draining = services.tasks.handing_over_token();
         let heartbeat = options.heartbeat.0;
         Self {
             group,

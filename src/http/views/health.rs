@@ -44,7 +44,10 @@ impl View for Health {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let (status, word) = match (self.probe, request.services.tasks.is_leaving()) {
+        let tasks = &request.services.tasks;
+        // The process that has taken the place of this one wants new clients.
+        let is_leaving = tasks.is_leaving() && !tasks.is_replaced();
+        let (status, word) = match (self.probe, is_leaving) {
             (_, false) => (200, "ok"),
             (Probe::Live, true) => (200, "draining"),
             (Probe::Ready, true) => (503, "draining"),

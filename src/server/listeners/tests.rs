@@ -186,7 +186,9 @@ async fn handed_over_listeners_are_taken_by_their_addresses() {
     let mut new = listeners();
     new.apply(&wanted, opened, letter(b'b')).finish().await;
     let arrived = std::net::TcpStream::connect(address).unwrap();
-    old.hand_over().await;
+    let taken: Vec<Bind> = wanted.iter().map(|entry| entry.address.clone()).collect();
+    old.hand_over(&taken).await;
+    assert!(path.exists(), "the file is the new process's");
     arrived.set_nonblocking(true).unwrap();
     let mut stream = TcpStream::from_std(arrived).unwrap();
     let first = ask(&mut stream).await;
@@ -195,16 +197,36 @@ async fn handed_over_listeners_are_taken_by_their_addresses() {
     assert_eq!(ask(&mut stream).await, Some(b'b'));
     let mut stream = UnixStream::connect(&path).await.unwrap();
     assert_eq!(ask(&mut stream).await, Some(b'b'));
+    new.take_over();
     new.close().finish().await;
     assert!(!path.exists());
 }
 
 #[tokio::test]
+async fn process_that_does_not_take_over_leaves_the_file_of_a_unix_socket() {
+    let directory = Directory::new();
+    let path = directory.0.join("one.sock");
+    let mut old = listeners();
+    let wanted = [unix(&path)];
+    serve(&mut old, &wanted, b'a').await;
+    let inherited = old.inheritable().unwrap();
+    let opened = Opened::open(missing(&wanted, &[]), inherited)
+        .await
+        .unwrap();
+    drop(opened);
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    assert_eq!(ask(&mut stream).await, Some(b'a'));
+}
+
+#[tokio::test]
 async fn inherited_listener_that_is_not_wanted_is_closed() {
     let mut old = listeners();
-    let address = serve(&mut old, &[at("127.0.0.1:0")], b'a').await[0].unwrap();
+    let directory = Directory::new();
+    let path = directory.0.join("one.sock");
+    let address = serve(&mut old, &[at("127.0.0.1:0"), unix(&path)], b'a').await[0].unwrap();
     let inherited = old.inheritable().unwrap();
-    old.hand_over().await;
+    old.hand_over(&[]).await;
+    assert!(!path.exists());
     let opened = Opened::open(Vec::new(), inherited).await.unwrap();
     assert_eq!(opened.iter().count(), 0);
     assert!(TcpStream::connect(address).await.is_err());

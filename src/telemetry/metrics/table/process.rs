@@ -30,6 +30,10 @@ pub(super) const METRICS: &[Metric] = &[
         "Changed keys that take effect at the next start.",
     ),
     counter(
+        "oneport_restarts_failed_total",
+        "Restarts whose new process did not start.",
+    ),
+    counter(
         "oneport_panics_total",
         "Panics, each of which ended one request or one WebSocket.",
     ),

@@ -212,9 +212,16 @@ fn route(options: &Options, services: &Services) -> Option<Route> {
     if options.node_started.unwrap_or(is_endpoint)
         && services.shared::<Notified>().insert(backend.clone())
     {
+        // The event says that the connections of the earlier process are gone.
         match &route {
-            Route::Endpoint(route) => route.notify_node_started(),
-            Route::Workers(route) => route.notify_node_started(),
+            Route::Endpoint(route) => {
+                let route = route.clone();
+                services.once_alone(move || route.notify_node_started());
+            }
+            Route::Workers(route) => {
+                let route = route.clone();
+                services.once_alone(move || route.notify_node_started());
+            }
         }
     }
     Some(route)

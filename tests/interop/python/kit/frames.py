@@ -62,7 +62,10 @@ class Bytes:
 
     def __init__(self, address, *, receive_buffer=None, source=None):
         """`source`: the address of loopback that it comes from."""
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        if isinstance(address, str):
+            family = socket.AF_UNIX
+        else:
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

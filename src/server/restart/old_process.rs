@@ -1,0 +1,243 @@
+//! OldProcess: the process whose listeners this one takes over, as the new one sees it.
+
+use std::env;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::parent_id;
+use std::time::Duration;
+
+use super::MARK;
+use super::channel::{Channel, FromNew, FromOld, MESSAGE_BYTES_MAX, encode};
+use crate::net::{Bind, receive_with_descriptors};
+use crate::server::listeners::Inherited;
+
+/// How long the listeners may take to arrive, which were sent before this process was started.
+const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the old process may take to stop accepting. A process that stands still for longer
+/// accepts until it goes on.
+const GO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The old process, until this one has taken over.
+#[derive(Debug)]
+pub struct OldProcess {
+    stream: UnixStream,
+    listeners: Vec<Inherited>,
+    pid: u32,
+}
+
+/// The old process's decision about a new one that is ready.
+pub(in crate::server) enum Decision {
+    /// The new process is the server.
+    Go {
+        /// Whether to reload the configuration.
+        reload: bool,
+    },
+    /// Both stop.
+    Stop,
+}
+
+/// The old process while it drains.
+#[derive(Debug)]
+pub(in crate::server) struct Draining(Option<Channel>);
+
+impl OldProcess {
+    /// Returns the old process, if one has started this process to take over. Its listeners are
+    /// received, and standard input becomes `/dev/null`. Call it once, before anything else.
+    pub fn take() -> io::Result<Option<Self>> {
+        if env::var_os(MARK).is_none() {
+            return Ok(None);
+        }
+        let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        if stream.peer_addr().is_err() {
+            return Ok(None); // inherited from elsewhere: standard input is another thing
+        }
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        stream.set_read_timeout(Some(RECEIVE_DEADLINE))?;
+        stream.set_write_timeout(Some(RECEIVE_DEADLINE))?;
+        Ok(Some(Self {
+            listeners: receive_listeners(&stream)?,
+            stream,
+            pid: parent_id(),
+        }))
+    }
+
+    /// Reports why this process does not start; the old one logs it and serves on. Returns whether
+    /// the report was sent.
+    pub fn report_failure(&self, problems: impl IntoIterator<Item = impl Display>) -> bool {
+        let mut size = 0;
+        let problems = problems.into_iter().map(|problem| problem.to_string());
+        let problems = problems
+            .take_while(|problem| {
+                size += 2 * problem.len() + 16; // escaped
+                size < MESSAGE_BYTES_MAX / 2
+            })
+            .collect();
+        let line = encode(&FromNew::Failed { problems });
+        line.and_then(|line| (&self.stream).write_all(&line))
+            .is_ok()
+    }
+
+    /// Takes the listeners, each with the address of its entry.
+    pub(in crate::server) fn take_listeners(&mut self) -> Vec<Inherited> {
+        std::mem::take(&mut self.listeners)
+    }
+
+    pub(in crate::server) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Reports that this process accepts connections, and at which of the old one's listeners; waits
+    /// until the old one accepts no more. If that has died, this process is the server.
+    pub(in crate::server) async fn ready(self, listeners: &[Bind]) -> (Decision, Draining) {
+        let Ok(mut channel) = Channel::new(self.stream) else {
+            return (Decision::Go { reload: false }, Draining(None));
+        };
+        let ready = FromNew::Ready {
+            pid: std::process::id(),
+            listeners: listeners.iter().map(ToString::to_string).collect(),
+        };
+        let deciding = async {
+            channel.send(&ready).await?;
+            channel.receive::<FromOld>().await
+        };
+        let decision = match tokio::time::timeout(GO_DEADLINE, deciding).await {
+            Ok(Ok(Some(FromOld::Go { reload }))) => Decision::Go { reload },
+            Ok(Ok(Some(FromOld::Stop))) => Decision::Stop,
+            Ok(Ok(None) | Err(_)) => {
+                tracing::warn!(old = self.pid, "the old process has died");
+                Decision::Go { reload: false }
+            }
+            Err(_) => {
+                tracing::warn!(old = self.pid, "the old process does not answer");
+                Decision::Go { reload: false }
+            }
+        };
+        (decision, Draining(Some(channel)))
+    }
+}
+
+impl Draining {
+    /// Returns when the old process has ended.
+    pub(in crate::server) async fn ended(self) {
+        if let Some(mut channel) = self.0 {
+            while let Ok(Some(_)) = channel.receive::<FromOld>().await {}
+        }
+    }
+}
+
+/// Reads a line for each listener, with its descriptor, and an empty one at the end.
+fn receive_listeners(stream: &UnixStream) -> io::Result<Vec<Inherited>> {
+    let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
+    while bytes != b"\n" && !bytes.ends_with(b"\n\n") {
+        if receive_with_descriptors(stream, &mut bytes, &mut descriptors)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(invalid("the old process sent too much".to_owned()));
+        }
+    }
+    pair(&bytes, descriptors)
+}
+
+fn pair(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Vec<Inherited>> {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let binds: Vec<Bind> = lines
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let text: String = serde_json::from_slice(line)?;
+            text.parse().map_err(|error| invalid(format!("{error}")))
+        })
+        .collect::<io::Result<_>>()?;
+    if binds.len() != descriptors.len() {
+        return Err(invalid(format!(
+            "expected {} listeners of the old process, found {}",
+            binds.len(),
+            descriptors.len()
+        )));
+    }
+    Ok(binds.into_iter().zip(descriptors).collect())
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::send_with_descriptor;
+
+    #[test]
+    fn listeners_arrive_with_their_addresses() {
+        let (old, new) = UnixStream::pair().unwrap();
+        for bind in ["[::1]:8000", "unix:/run/a b.sock"] {
+            let line = encode(&bind).unwrap();
+            send_with_descriptor(&old, &line, &old).unwrap();
+        }
+        (&old).write_all(b"\n").unwrap();
+        let received = receive_listeners(&new).unwrap();
+        let binds: Vec<String> = received.iter().map(|(bind, _)| bind.to_string()).collect();
+        assert_eq!(binds, ["[::1]:8000", "unix:/run/a b.sock"]);
+    }
+
+    #[test]
+    fn a_server_without_listeners_sends_the_end_alone() {
+        let (old, new) = UnixStream::pair().unwrap();
+        (&old).write_all(b"\n").unwrap();
+        assert!(receive_listeners(&new).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_cut_off_or_wrong_is_an_error() {
+        let wrong = |sent: &[u8]| {
+            let (old, new) = UnixStream::pair().unwrap();
+            (&old).write_all(sent).unwrap();
+            drop(old);
+            receive_listeners(&new).unwrap_err().kind()
+        };
+        assert_eq!(wrong(b""), io::ErrorKind::UnexpectedEof);
+        assert_eq!(wrong(b"\"[::1]:80\"\n"), io::ErrorKind::UnexpectedEof);
+        assert_eq!(wrong(b"\"[::1]:80\"\n\n"), io::ErrorKind::InvalidData); // no descriptor
+        assert_eq!(wrong(b"\"80\"\n\n"), io::ErrorKind::InvalidData);
+        assert_eq!(
+            wrong(b"GET / HTTP/1.1\r\n\r\n\n\n"),
+            io::ErrorKind::InvalidData
+        );
+    }
+
+    #[test]
+    fn a_failure_reaches_the_old_process_whole_or_cut_to_size() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        for count in [2, 10_000] {
+            let (old, stream) = UnixStream::pair().unwrap();
+            let new = OldProcess {
+                stream,
+                listeners: Vec::new(),
+                pid: 1,
+            };
+            let problem = "oneport.toml:1:1: \"quoted\" ".repeat(4);
+            let reporting =
+                std::thread::spawn(move || new.report_failure(std::iter::repeat_n(problem, count)));
+            let received = runtime.block_on(async {
+                let mut channel = Channel::new(old).unwrap();
+                channel.receive::<FromNew>().await.unwrap()
+            });
+            assert!(reporting.join().unwrap());
+            let Some(FromNew::Failed { problems }) = received else {
+                panic!("{received:?}");
+            };
+            assert!(
+                problems.len() == count || problems.len() > 100,
+                "{}",
+                problems.len()
+            );
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Running: a server that serves, until a signal ends it or another process has taken its place.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection::HttpServer;
+use super::drain::{Drained, drain, hand_over, leave};
+use super::listeners::Listeners;
+use super::main_process::MainProcess;
+use super::reload::Reloader;
+use super::restart::{Decision, Ready, Restart};
+use super::run::Predecessor;
+use super::signals::{Signal, Signals};
+use crate::gateway::Gateway;
+use crate::services::Services;
+use crate::telemetry;
+
+/// How long a process that takes over waits for Redis before it accepts connections without it.
+const LINK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A server that accepts connections.
+pub(super) struct Running {
+    pub(super) gateway: Gateway,
+    pub(super) listeners: Listeners<HttpServer>,
+    pub(super) reloader: Reloader,
+    pub(super) restart: Restart,
+    pub(super) main_process: MainProcess,
+    pub(super) signals: Signals,
+    /// How many reloads were requested before the last restart.
+    pub(super) reloads_before: u64,
+}
+
+/// Why a server ends.
+pub(super) enum End {
+    /// By a signal.
+    Stop,
+    /// Another process serves.
+    Replaced(Ready),
+}
+
+impl Running {
+    /// Becomes the process that serves: alone, or in the place of another one. Returns `End::Stop`
+    /// if that one stops.
+    pub(super) async fn begin(&mut self, old: Option<Predecessor>) -> Option<End> {
+        let mut replaced = None;
+        if let Some(Predecessor {
+            process,
+            listeners,
+            ended,
+        }) = old
+        {
+            replaced = Some(process.pid());
+            let (decision, old) = process.ready(&listeners).await;
+            let tasks = self.gateway.services().tasks.clone();
+            self.gateway
+                .services()
+                .tasks
+                .spawn("old process", async move {
+                    tokio::select! {
+                        () = old.ended() => ended.cancel(),
+                        () = tasks.stopping() => {}
+                    }
+                });
+            match decision {
+                Decision::Go { reload: true } => self.reloader.request(),
+                Decision::Go { reload: false } => {}
+                Decision::Stop => return Some(End::Stop),
+            }
+        }
+        self.listeners.take_over();
+        self.main_process.serve(&self.gateway, replaced);
+        None
+    }
+
+    /// Serves until the end.
+    pub(super) async fn serve(&mut self) -> End {
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Stop => return End::Stop,
+                    Signal::Reload => self.reloader.request(),
+                    Signal::ReopenLogs => telemetry::reopen_logs(),
+                    Signal::Restart => {
+                        let within = self.reloader.server().timeouts.restart;
+                        if self.restart.request(|| self.listeners.inheritable(), within) {
+                            self.reloads_before = self.reloader.requested();
+                        }
+                    }
+                },
+                () = self.reloader.step(&mut self.listeners) => {}
+                ready = self.restart.step() => return End::Replaced(ready),
+            }
+        }
+    }
+
+    /// Drains. On a second signal to stop, returns at once.
+    pub(super) async fn end(self, end: End) -> Drained {
+        match end {
+            End::Stop => self.stop().await,
+            End::Replaced(ready) => self.hand_over(ready).await,
+        }
+    }
+
+    async fn stop(self) -> Drained {
+        let Self {
+            gateway,
+            listeners,
+            reloader,
+            restart,
+            main_process,
+            mut signals,
+            ..
+        } = self;
+        let server = reloader.server();
+        let within = server.timeouts.drain;
+        main_process.stop(server.drain.delay + within);
+        let draining = async {
+            leave(&gateway, server.drain.delay).await;
+            listeners.close().finish().await;
+            tracing::info!(
+                sockets = gateway.sockets().len(),
+                seconds = within.as_secs_f64(),
+                "stopping; a second signal exits at once"
+            );
+            tokio::join!(drain(&gateway, server), restart.stop(within)).0
+        };
+        tokio::select! {
+            drained = draining => drained,
+            () = stop_signal(&mut signals) => cut_off(&gateway),
+        }
+    }
+
+    async fn hand_over(self, ready: Ready) -> Drained {
+        let Self {
+            gateway,
+            listeners,
+            reloader,
+            main_process,
+            mut signals,
+            reloads_before,
+            ..
+        } = self;
+        let server = reloader.server();
+        let admission = listeners.admission().clone();
+        listeners.hand_over(&ready.listeners).await;
+        let pid = ready.pid;
+        main_process.hand_over(pid);
+        let is_reloaded = reloader.requested() != reloads_before;
+        let mut process = ready.go(is_reloaded).await;
+        tracing::info!(
+            old = std::process::id(),
+            new = pid,
+            sockets = gateway.sockets().len(),
+            seconds = server.timeouts.drain.as_secs_f64(),
+            "another process serves; this one drains"
+        );
+        let watching = async {
+            let status = process.exit().await;
+            tracing::error!(new = pid, "the process that serves has ended ({status})");
+            std::future::pending().await
+        };
+        tokio::select! {
+            drained = hand_over(&gateway, server, &admission) => drained,
+            () = stop_twice(&mut signals) => cut_off(&gateway),
+            drained = watching => drained,
+        }
+    }
+}
+
+/// Waits until the channel layer has Redis, for [`LINK_DEADLINE`] at most: a client that comes with
+/// its position in a history before that cannot get what it has missed.
+pub(super) async fn until_linked(services: &Services) {
+    let Some(remote) = services.layer.remote() else {
+        return;
+    };
+    let deadline = Instant::now() + LINK_DEADLINE;
+    while !remote.is_connected() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits for a signal that stops the server. The others are handled as far as a server that drains
+/// can.
+async fn stop_signal(signals: &mut Signals) {
+    loop {
+        match signals.next().await {
+            Signal::Stop => return,
+            Signal::ReopenLogs => telemetry::reopen_logs(),
+            Signal::Reload => {}
+            Signal::Restart => tracing::warn!("this process ends already; SIGUSR2 is ignored"),
+        }
+    }
+}
+
+/// Like [`stop_signal`], for a server that drains without such a signal so far.
+async fn stop_twice(signals: &mut Signals) {
+    stop_signal(signals).await;
+    tracing::info!("this process drains already; another signal exits at once");
+    stop_signal(signals).await;
+}
+
+fn cut_off(gateway: &Gateway) -> Drained {
+    Drained {
+        sockets: 0,
+        cut_off: gateway.services().tasks.alive(),
+    }
+}
