@@ -145,6 +145,10 @@ fn parse_v1(line: &[u8]) -> Result<Announced, ProxyProtocolError> {
     if !line.ends_with(b"\r\n") {
         return Err(malformed(&"the line does not end with CR LF"));
     }
+    // Whatever follows is ignored, and not only two addresses.
+    if line.starts_with(b"PROXY UNKNOWN ") {
+        return Ok(Announced::Local);
+    }
     let header = v1::Header::try_from(line).map_err(|error| malformed(&error))?;
     Ok(match header.addresses {
         v1::Addresses::Tcp4(pair) => client(pair.source_address, pair.source_port),

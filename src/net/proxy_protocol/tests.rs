@@ -72,6 +72,10 @@ fn headers_name_the_client_and_leave_the_rest() {
             b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(),
             Announced::Local,
         ),
+        (
+            b"PROXY UNKNOWN what no one knows, 1 2 3 4\r\n".to_vec(),
+            Announced::Local,
+        ),
         (v2_header(0x21, 0x11, &ipv4), client("198.51.100.7:12345")),
         (v2_header(0x21, 0x21, &ipv6), client("[2001:db8::7]:12345")),
         (
