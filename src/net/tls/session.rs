@@ -80,6 +80,8 @@ enum Write<'a> {
 enum Step {
     /// There may be more.
     Continue,
+    /// Plaintext was read. There may be more.
+    Read,
     /// The input is processed; so many bytes were written as asked for.
     Done(usize),
     /// The output buffer must have this size.
@@ -131,7 +133,12 @@ impl Session {
 
     /// Returns whether nothing more can be read: the peer has said so, or the session has failed.
     pub(super) fn has_ended(&self) -> bool {
-        self.is_peer_closed || self.state == State::Failed
+        self.is_peer_closed || self.has_failed()
+    }
+
+    /// Returns whether the peer broke the protocol, or the stream failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.state == State::Failed
     }
 
     /// Returns how the session has ended, for a reader that has read everything.
@@ -186,9 +193,10 @@ impl Session {
         let mut at = 0;
         let outcome = loop {
             match self.step(&mut input[at..], &mut at, out, Write::Nothing) {
-                // A further call would find nothing. It is half of the cost of a small record.
-                Ok(Step::Continue) if at == input.len() && self.is_quiet() => break Ok(()),
-                Ok(Step::Continue) => {}
+                // A further call would find nothing. It is half of the cost of a small record. Only
+                // behind plaintext: what else is processed may hide a `close_notify`.
+                Ok(Step::Read) if at == input.len() && self.is_quiet() => break Ok(()),
+                Ok(Step::Continue | Step::Read) => {}
                 Ok(Step::Done(_) | Step::OutputTooSmall(_)) => break Ok(()),
                 Err(error) => break Err(error),
             }
@@ -240,7 +248,7 @@ impl Session {
     /// Processes what the handshake has to say before the first input of the peer.
     pub(super) fn start(&mut self) -> io::Result<()> {
         let mut nothing = ReadBuf::new(&mut []);
-        while let Step::Continue = self
+        while let Step::Continue | Step::Read = self
             .step(&mut [], &mut 0, &mut nothing, Write::Nothing)
             .map_err(io::Error::other)?
         {}
@@ -310,7 +318,7 @@ impl Session {
                 Write::CloseNotify { out } => Write::CloseNotify { out },
             };
             match self.step(&mut partial[at..], &mut at, &mut nothing, again) {
-                Ok(Step::Continue) => {}
+                Ok(Step::Continue | Step::Read) => {}
                 Ok(Step::Done(count)) => break Ok(Ok(count)),
                 Ok(Step::OutputTooSmall(needed)) => break Ok(Err(needed)),
                 Err(error) => {
@@ -372,7 +380,7 @@ impl Effects<'_, '_, '_> {
                     *at += record.discard;
                     self.read(record.payload);
                 }
-                Ok(Step::Continue)
+                Ok(Step::Read)
             }
             ConnectionState::EncodeTlsData(mut message) => {
                 let start = self.outgoing.len();

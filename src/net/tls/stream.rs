@@ -74,6 +74,10 @@ impl TlsStream {
         let mut tls = Self::new(stream, session);
         tls.owned().session.start()?;
         poll_fn(|cx| tls.owned().poll_handshake(cx)).await?;
+        // A server that has ended at once reads no request: nothing has been sent yet.
+        if tls.owned().session.has_ended() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(tls)
     }
 
@@ -196,15 +200,16 @@ impl Locked<'_> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let flushed = self.poll_flush(cx)?;
+            // A client may have sent its `close_notify` right behind its part of the handshake.
+            if !self.session.is_handshaking() && !self.session.has_failed() {
+                return flushed.map(Ok);
+            }
             if self.session.has_ended() {
                 return Poll::Ready(
                     self.session
                         .end()
                         .and(Err(io::ErrorKind::UnexpectedEof.into())),
                 );
-            }
-            if !self.session.is_handshaking() {
-                return flushed.map(Ok);
             }
             let mut nothing = ReadBuf::new(&mut []);
             ready!(self.poll_receive(cx, &mut nothing))?;

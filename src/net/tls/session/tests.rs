@@ -237,6 +237,55 @@ fn close_notify_ends_one_direction() {
     }
 }
 
+/// Issue: nothing was asked of rustls after it had encoded the tickets, so the `close_notify` of a
+/// client that had not been answered yet was processed and not reported.
+#[test]
+fn close_notify_is_seen_right_behind_the_handshake() {
+    for version in VERSIONS {
+        for words in [&b""[..], b"last words"] {
+            for is_separate in [false, true] {
+                let mut pair = Pair::new(configs(version));
+                let mut wire = match words {
+                    b"" => Vec::new(),
+                    words => pair.sent_by_client(words),
+                };
+                let mut read = Vec::new();
+                if is_separate && !wire.is_empty() {
+                    read.extend(pair.feed(&std::mem::take(&mut wire), 100));
+                }
+                pair.client.send_close_notify();
+                wire.extend(pair.client_wire());
+                read.extend(pair.feed(&wire, 100));
+                assert_eq!(read, words);
+                assert!(pair.server.has_ended(), "{version:?}");
+                pair.server.end().unwrap();
+            }
+        }
+    }
+}
+
+/// The same in the segment that ends the handshake.
+#[test]
+fn close_notify_in_the_segment_that_ends_the_handshake_is_seen() {
+    let configs = configs(VERSIONS[1]);
+    let mut pair = Pair {
+        server: Session::server(configs.server).unwrap(),
+        client: ClientConnection::new(configs.client, localhost()).unwrap(),
+    };
+    while pair.client.is_handshaking() {
+        let wire = pair.client_wire();
+        pair.feed(&wire, 0);
+        pair.deliver_outgoing();
+    }
+    let mut wire = pair.sent_by_client(b"last words");
+    pair.client.send_close_notify();
+    wire.extend(pair.client_wire());
+    assert!(pair.server.is_handshaking());
+    assert_eq!(pair.feed(&wire, 100), b"last words");
+    assert!(pair.server.has_ended());
+    pair.server.end().unwrap();
+}
+
 #[test]
 fn our_close_notify_leaves_the_other_direction_open() {
     for version in VERSIONS {
