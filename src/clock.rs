@@ -187,6 +187,12 @@ impl Clock {
         }
     }
 
+    /// Turns the wheel to an instant, in place of [`Clock::run`].
+    #[cfg(test)]
+    pub(crate) fn turn(&self, now: Millis) {
+        self.turn_to(now, self.now());
+    }
+
     /// Calls the targets of all instants since `done` and returns the new time.
     fn turn_to(&self, now: Millis, done: Millis) -> Millis {
         self.0.now.store(now, Ordering::Relaxed);
@@ -246,84 +252,4 @@ const fn tick_millis() -> Millis {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Bell(AtomicUsize);
-
-    impl Tick for Bell {
-        fn tick(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn target(bell: &Arc<Bell>) -> Weak<dyn Tick> {
-        Arc::downgrade(&(bell.clone() as Arc<dyn Tick>))
-    }
-
-    #[test]
-    fn ticks_come_once_and_not_before_their_instant() {
-        let clock = Clock::default();
-        let bell = Arc::new(Bell::default());
-        clock.wake_at(250, target(&bell));
-        let mut done = 0;
-        for (now, rung) in [(100, 0), (249, 0), (299, 0), (300, 1), (60_000, 1)] {
-            done = clock.turn_to(now, done);
-            assert_eq!(bell.0.load(Ordering::Relaxed), rung, "{now}");
-        }
-        // Many turns of the wheel ahead, and called late.
-        clock.wake_at(200_000, target(&bell));
-        done = clock.turn_to(199_900, done);
-        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
-        clock.turn_to(900_000, done);
-        assert_eq!(bell.0.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn a_pause_does_not_advance_the_clock() {
-        let passed =
-            [100, 120, 100, 5_000, 100].map(|between| advance(Duration::from_millis(between)));
-        assert_eq!(
-            passed.iter().sum::<Duration>(),
-            Duration::from_millis(1_420)
-        );
-    }
-
-    #[test]
-    fn entries_freed_after_the_last_one_due_are_skipped() {
-        let clock = Clock::default();
-        let bells: Vec<_> = (0..3).map(|_| Arc::new(Bell::default())).collect();
-        let calls: Vec<_> = bells
-            .iter()
-            .map(|bell| clock.wake_at(1_000, target(bell)))
-            .collect();
-        clock.cancel(calls[1]);
-        clock.cancel(calls[2]);
-        clock.turn_to(1_000, 0);
-        assert_eq!(bells[0].0.load(Ordering::Relaxed), 1);
-    }
-
-    #[test]
-    fn a_cancelled_timer_drops_its_target_and_no_other() {
-        let clock = Clock::default();
-        let (gone, other) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-        let key = clock.wake_at(1_000, target(&gone));
-        clock.cancel(key);
-        assert_eq!(Arc::weak_count(&gone), 0);
-        clock.wake_at(1_000, target(&other)); // reuses the free entry
-        clock.cancel(key);
-        assert_eq!(Arc::weak_count(&other), 1);
-        clock.turn_to(1_000, 0);
-        assert_eq!(
-            (
-                gone.0.load(Ordering::Relaxed),
-                other.0.load(Ordering::Relaxed)
-            ),
-            (0, 1)
-        );
-        assert_eq!(Arc::weak_count(&other), 0);
-    }
-}
+mod tests;

@@ -317,3 +317,6 @@ impl ChannelLayer {
         &self.0.local
     }
 }
+
+#[cfg(test)]
+mod tests;
