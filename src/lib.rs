@@ -44,6 +44,8 @@ mod cluster;
 pub mod config;
 pub mod database;
 mod file_stamp;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod group_pattern;
 pub mod host;

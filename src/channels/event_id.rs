@@ -7,9 +7,9 @@
 ///
 /// The default, with node 0, is the id of an event that no shared history keeps.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub(super) struct EventId {
-    pub(super) node: u64,
-    pub(super) seq: u64,
+pub(crate) struct EventId {
+    pub(crate) node: u64,
+    pub(crate) seq: u64,
 }
 
 impl EventId {

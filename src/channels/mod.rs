@@ -33,7 +33,7 @@ mod pending_joins;
 mod position;
 mod presence;
 mod presence_view;
-mod remote;
+pub(crate) mod remote;
 mod room_limit;
 mod seen;
 mod sender_sequences;

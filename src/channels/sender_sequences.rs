@@ -24,13 +24,13 @@ const TRANSIT_MAX: Duration = Duration::from_millis(50);
 
 /// A sender's number for an event in a group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct SequenceNumber {
+pub(crate) struct SequenceNumber {
     /// Identifies the sequence: a sender that has forgotten a group starts another one.
-    pub(super) sequence: u32,
+    pub(crate) sequence: u32,
     /// Counts up by one, from 1.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// When the sequence began.
-    pub(super) began: Instant,
+    pub(crate) began: Instant,
 }
 
 /// What the number of an event shows.

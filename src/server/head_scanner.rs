@@ -26,7 +26,7 @@ const LARGEST: &[u8] = b"1844674407370955161";
 /// without a body if the read ended with that request. After a body or between pipelined requests
 /// it scans nothing.
 #[derive(Debug)]
-pub(super) struct HeadScanner {
+pub(crate) struct HeadScanner {
     position: Position,
     /// Whether a preface of HTTP/2 is no other protocol.
     takes_http2: bool,
@@ -38,7 +38,7 @@ pub(super) struct HeadScanner {
 
 /// What the scanner found in a read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     Nothing,
     /// A fragment, which hyper drops.
     Fragment,
@@ -57,7 +57,7 @@ enum Position {
 }
 
 impl HeadScanner {
-    pub(super) fn new(protocol: AgreedProtocol) -> Self {
+    pub(crate) fn new(protocol: AgreedProtocol) -> Self {
         Self {
             position: match protocol {
                 AgreedProtocol::Http2 => Position::Preface(0),
@@ -71,7 +71,7 @@ impl HeadScanner {
 
     /// Records that hyper has parsed a request. Without a body, the next head begins after it,
     /// unless more bytes than the request's were read.
-    pub(super) fn parsed(&mut self, has_body: bool) {
+    pub(crate) fn parsed(&mut self, has_body: bool) {
         self.line.clear();
         self.position = match !has_body && self.tail == *b"\r\n\r\n" {
             true => Position::Start,
@@ -84,7 +84,7 @@ impl HeadScanner {
     /// Lowers a `Content-Length` that is one of the two largest 64-bit numbers. hyper uses these as
     /// internal markers and would answer 431. A length one or two bytes shorter is refused as too
     /// long.
-    pub(super) fn scan(&mut self, read: &mut [u8]) -> Found {
+    pub(crate) fn scan(&mut self, read: &mut [u8]) -> Found {
         if self.position == Position::Start && is_whole_and_short(read) {
             self.position = Position::Elsewhere;
             self.note_tail(read);

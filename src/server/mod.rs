@@ -8,7 +8,7 @@ mod date;
 mod drain;
 mod early_answer;
 mod file_watch;
-mod head_scanner;
+pub(crate) mod head_scanner;
 mod hyper_tasks;
 mod listeners;
 mod main_process;

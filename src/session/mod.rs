@@ -1,8 +1,8 @@
 //! Session: a visitor's data that persists between requests.
 
 mod cookie;
-mod signing;
-mod store;
+pub(crate) mod signing;
+pub(crate) mod store;
 mod values;
 
 use std::collections::BTreeMap;

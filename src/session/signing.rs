@@ -19,7 +19,7 @@ const AUTH_HASH_SALT: &str = "django.contrib.auth.models.AbstractBaseUser.get_se
 
 /// Why a signed value is rejected.
 #[derive(Debug, Eq, Error, PartialEq)]
-pub(super) enum SignatureError {
+pub(crate) enum SignatureError {
     /// The value does not have the format.
     #[error("expected \"value:time:signature\", found something else")]
     Malformed,
@@ -72,7 +72,7 @@ pub fn auth_hash(secret: &str, password_column: &str) -> String {
 ///
 /// Python's `NaN` and infinities become null, integers beyond 64 bits become floats, and a lone
 /// surrogate becomes U+FFFD.
-pub(super) fn unsign_object(
+pub(crate) fn unsign_object(
     signed: &str,
     salt: &str,
     secrets: &[impl AsRef<str>],

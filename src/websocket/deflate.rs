@@ -214,13 +214,13 @@ impl Inflater {
 }
 
 /// The compressing context of a connection with context takeover.
-pub(super) struct Deflater {
+pub(crate) struct Deflater {
     context: Compress,
     is_at_start: bool,
 }
 
 impl Deflater {
-    pub(super) fn new(agreed: Deflate, settings: &DeflateSettings) -> Self {
+    pub(crate) fn new(agreed: Deflate, settings: &DeflateSettings) -> Self {
         Self {
             context: new_compress(settings.level, agreed.server_window_bits),
             is_at_start: true,
@@ -228,7 +228,7 @@ impl Deflater {
     }
 
     /// Empties the window: the next message refers to no earlier one.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         if !self.is_at_start {
             self.context.reset();
             self.is_at_start = true;
@@ -236,7 +236,7 @@ impl Deflater {
     }
 
     /// Appends a compressed frame, which may refer to earlier ones.
-    pub(super) fn encode(&mut self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn encode(&mut self, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
         self.is_at_start = false;
         with_scratch(|scratch| {
             compress(&mut self.context, payload, scratch);
@@ -246,7 +246,7 @@ impl Deflater {
 }
 
 /// Appends a frame that refers to no other, compressed if it is long enough and becomes smaller.
-pub(super) fn encode_standalone(
+pub(crate) fn encode_standalone(
     agreed: Deflate,
     settings: &DeflateSettings,
     opcode: Opcode,

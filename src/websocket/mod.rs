@@ -14,7 +14,7 @@ mod consumer;
 pub mod consumers;
 mod context;
 pub mod decoder;
-mod deflate;
+pub(crate) mod deflate;
 mod directory;
 mod driver;
 pub mod extension;

@@ -10,7 +10,7 @@ use regex::Regex;
 /// folder. docs/ARCHITECTURE.md shows this table.
 pub(crate) const LAYERS: [&[&str]; 15] = [
     &["main"],
-    &["cli"],
+    &["cli", "fuzzing"],
     &["server", "testing"],
     &["gateway"],
     &["middleware"],

@@ -23,13 +23,13 @@ const TOKEN_BYTES_MIN: usize = 1 + 8 + 16 + 16 + 32;
 /// A symmetric key. As in channels_redis it is the SHA-256 of a secret, one half for signing and
 /// one for encryption.
 #[derive(Clone)]
-pub(super) struct Fernet {
+pub(crate) struct Fernet {
     signing: [u8; 16],
     encryption: [u8; 16],
 }
 
 impl Fernet {
-    pub(super) fn new(secret: &str) -> Self {
+    pub(crate) fn new(secret: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
         let (mut signing, mut encryption) = ([0; 16], [0; 16]);
         signing.copy_from_slice(&digest[..16]);

@@ -9,7 +9,7 @@
 //! again after each loss.
 
 mod channel_send;
-mod channels_redis_codec;
+pub(crate) mod channels_redis_codec;
 mod channels_redis_core;
 mod cluster;
 mod command_connections;
@@ -17,7 +17,7 @@ mod connection;
 mod core_sync;
 mod delivery_probe;
 mod echoes;
-mod fernet;
+pub(crate) mod fernet;
 mod group_send;
 mod group_sequences;
 mod group_subscriptions;
@@ -46,7 +46,7 @@ mod registry_buffer;
 mod scripts;
 mod subscriptions;
 mod topology;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};

@@ -48,21 +48,21 @@ const FLAG_NUMBER: u8 = 8;
 
 /// The head of an event without its position, which Redis adds after it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Head {
-    pub(super) id: EventId,
+pub(crate) struct Head {
+    pub(crate) id: EventId,
     /// True if the members of the sender's process already have it.
-    pub(super) is_delivered_by_sender: bool,
+    pub(crate) is_delivered_by_sender: bool,
     /// The member of the sender's process that does not receive it.
-    pub(super) except: Option<u64>,
+    pub(crate) except: Option<u64>,
     /// The number of the call that counts its deliveries.
-    pub(super) count: Option<u64>,
+    pub(crate) count: Option<u64>,
     /// Its number in the group, if it is sent at most once.
-    pub(super) number: Option<SequenceNumber>,
+    pub(crate) number: Option<SequenceNumber>,
 }
 
 /// A message that was read.
 #[derive(Debug)]
-pub(super) enum Message<'a> {
+pub(crate) enum Message<'a> {
     Event {
         head: Head,
         position: Position,
@@ -96,7 +96,7 @@ pub(super) enum Message<'a> {
 }
 
 /// Returns the part of an event's message before its position.
-pub(super) fn head(head: &Head) -> Vec<u8> {
+pub(crate) fn head(head: &Head) -> Vec<u8> {
     let mut out = Vec::with_capacity(19);
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
     out.extend([VERSION, KIND_EVENT]);
@@ -112,7 +112,7 @@ pub(super) fn head(head: &Head) -> Vec<u8> {
 }
 
 /// Returns the part of an event's message after its position.
-pub(super) fn tail(head: &Head, event: &Event) -> Vec<u8> {
+pub(crate) fn tail(head: &Head, event: &Event) -> Vec<u8> {
     let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 34);
     out.extend(head.except.iter().flat_map(|number| number.to_be_bytes()));
     out.extend(head.count.iter().flat_map(|number| number.to_be_bytes()));
@@ -124,14 +124,14 @@ pub(super) fn tail(head: &Head, event: &Event) -> Vec<u8> {
 }
 
 /// Returns the whole message of an event that is not in a shared history.
-pub(super) fn event(of: &Head, event: &Event) -> Vec<u8> {
+pub(crate) fn event(of: &Head, event: &Event) -> Vec<u8> {
     let mut out = head(of);
     out.extend([0; 16]);
     out.extend(tail(of, event));
     out
 }
 
-pub(super) fn channel(name: &str, event: &Event) -> Vec<u8> {
+pub(crate) fn channel(name: &str, event: &Event) -> Vec<u8> {
     let mut out = vec![
         VERSION,
         KIND_CHANNEL,
@@ -142,7 +142,7 @@ pub(super) fn channel(name: &str, event: &Event) -> Vec<u8> {
     out
 }
 
-pub(super) fn request(caller: u64, id: u64, json: &[u8]) -> Vec<u8> {
+pub(crate) fn request(caller: u64, id: u64, json: &[u8]) -> Vec<u8> {
     let mut out = vec![VERSION, KIND_REQUEST];
     out.extend(caller.to_be_bytes());
     out.extend(id.to_be_bytes());
@@ -150,14 +150,14 @@ pub(super) fn request(caller: u64, id: u64, json: &[u8]) -> Vec<u8> {
     out
 }
 
-pub(super) fn reply(id: u64, json: &[u8]) -> Vec<u8> {
+pub(crate) fn reply(id: u64, json: &[u8]) -> Vec<u8> {
     let mut out = vec![VERSION, KIND_REPLY];
     out.extend(id.to_be_bytes());
     out.extend(json);
     out
 }
 
-pub(super) fn counted(id: u64, queued: usize, dropped: usize) -> Vec<u8> {
+pub(crate) fn counted(id: u64, queued: usize, dropped: usize) -> Vec<u8> {
     let mut out = vec![VERSION, KIND_COUNTED];
     out.extend(id.to_be_bytes());
     for count in [queued, dropped] {
@@ -166,13 +166,13 @@ pub(super) fn counted(id: u64, queued: usize, dropped: usize) -> Vec<u8> {
     out
 }
 
-pub(super) fn registered(node: u64) -> Vec<u8> {
+pub(crate) fn registered(node: u64) -> Vec<u8> {
     let mut out = vec![VERSION, KIND_REGISTERED];
     out.extend(node.to_be_bytes());
     out
 }
 
-pub(super) fn newest(node: u64, number: &SequenceNumber) -> Vec<u8> {
+pub(crate) fn newest(node: u64, number: &SequenceNumber) -> Vec<u8> {
     let mut out = vec![VERSION, KIND_NEWEST];
     out.extend(node.to_be_bytes());
     sequence_number(number, &mut out);
@@ -211,7 +211,7 @@ fn body(event: &Event, out: &mut Vec<u8>) {
 }
 
 /// Reads a message; `None` if it is malformed.
-pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
+pub(crate) fn read(bytes: &[u8]) -> Option<Message<'_>> {
     let (&[VERSION, kind], rest) = bytes.split_first_chunk::<2>()? else {
         return None;
     };
@@ -279,7 +279,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
 }
 
 /// Reads an event as a shared history stores it: head and tail apart.
-pub(super) fn read_stored(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
+pub(crate) fn read_stored(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
     let (&[VERSION, KIND_EVENT, flags], mut rest) = head.split_first_chunk::<3>()? else {
         return None;
     };

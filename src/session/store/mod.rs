@@ -10,7 +10,7 @@
 //! [`SessionStore`] matches on it. Its URL is parsed in `src/config/values/store_url.rs`. Stores
 //! that can be written never get a session's key, only its SHA-256.
 
-mod django;
+pub(crate) mod django;
 mod memory;
 mod sql;
 

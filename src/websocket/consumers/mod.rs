@@ -3,13 +3,13 @@
 //! A new one is a file with a type that implements [`Consumer`](super::Consumer), a line in
 //! `Registry::builtin` (src/gateway/registry.rs) and a section in docs/CONFIGURATION.md.
 
-mod backend;
+pub(crate) mod backend;
 mod broadcast;
 mod chat;
 mod dashboard;
 mod echo;
 mod feed;
-mod proxy;
+pub(crate) mod proxy;
 
 pub use backend::Backend;
 pub use broadcast::Broadcast;

@@ -34,7 +34,7 @@ const NESTING_READ_MAX: usize = 1024;
 const INTEGER_DIGITS_MAX: usize = 4300;
 
 /// Reads and writes events in the format of `channels_redis`.
-pub(super) struct ChannelsRedisCodec {
+pub(crate) struct ChannelsRedisCodec {
     serializer: Serializer,
     keys: Vec<Fernet>,
     /// The maximum age of an encrypted event.
@@ -43,7 +43,7 @@ pub(super) struct ChannelsRedisCodec {
 
 /// An event in the format's serializer, before it is encrypted.
 #[derive(Debug)]
-pub(super) struct EncodedEvent {
+pub(crate) struct EncodedEvent {
     /// The number of its fields.
     fields: usize,
     /// Its fields, without the head of the map or the closing brace: recipients may follow.
@@ -52,14 +52,14 @@ pub(super) struct EncodedEvent {
 
 impl EncodedEvent {
     /// Returns the size in a queue.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.content.len()
     }
 }
 
 /// The reason why the format cannot carry an event.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub(super) enum EncodeError {
+pub(crate) enum EncodeError {
     #[error("expected at most {NESTING_SENT_MAX} levels of nesting, found more")]
     Nesting,
     #[error("expected integers of 64 bits and floats of double precision, found {found}")]
@@ -93,7 +93,7 @@ impl From<EncodeError> for LayerError {
 
 /// The reason why a message could not be decoded.
 #[derive(Debug, Error)]
-pub(super) enum DecodeError {
+pub(crate) enum DecodeError {
     #[error("encrypted with another key, or too old")]
     Undecryptable,
     #[error(transparent)]
@@ -102,7 +102,7 @@ pub(super) enum DecodeError {
 
 impl DecodeError {
     /// Returns the reason label of the metric that counts it.
-    pub(super) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
             Self::Undecryptable => "undecryptable",
@@ -112,7 +112,7 @@ impl DecodeError {
 
 /// The fault of a message that is no event, for the log.
 #[derive(Debug, Error)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     #[error("expected a dictionary")]
     NotADictionary,
     #[error("the message ends early")]
@@ -142,7 +142,7 @@ pub(super) enum Unreadable {
 }
 
 impl ChannelsRedisCodec {
-    pub(super) fn new(
+    pub(crate) fn new(
         serializer: Serializer,
         keys: Vec<Fernet>,
         max_age: Option<Duration>,
@@ -155,7 +155,7 @@ impl ChannelsRedisCodec {
     }
 
     /// Writes an event in the format's serializer. Fails if it cannot carry the event.
-    pub(super) fn encode(&self, event: &Event) -> Result<EncodedEvent, EncodeError> {
+    pub(crate) fn encode(&self, event: &Event) -> Result<EncodedEvent, EncodeError> {
         let frame = |key: &str, write: &dyn Fn(&mut Vec<u8>)| {
             let mut content = Vec::with_capacity(event.size() + 40);
             msgpack::write_text("type", &mut content);
@@ -187,7 +187,7 @@ impl ChannelsRedisCodec {
 
     /// Returns the message of an event, with its recipient channels if the layer puts them into the
     /// message.
-    pub(super) fn seal(&self, event: &EncodedEvent, channels: Option<&Recipients<'_>>) -> Vec<u8> {
+    pub(crate) fn seal(&self, event: &EncodedEvent, channels: Option<&Recipients<'_>>) -> Vec<u8> {
         let content = match self.serializer {
             Serializer::Msgpack => msgpack_message(event, channels),
             Serializer::Json => json_message(event, channels),
@@ -199,7 +199,7 @@ impl ChannelsRedisCodec {
     }
 
     /// Reads an event, and its recipient channels if they are in the message.
-    pub(super) fn read(&self, bytes: &[u8]) -> Result<(Event, Vec<String>), DecodeError> {
+    pub(crate) fn read(&self, bytes: &[u8]) -> Result<(Event, Vec<String>), DecodeError> {
         let decrypted;
         let content = if self.keys.is_empty() {
             bytes
@@ -219,7 +219,7 @@ impl ChannelsRedisCodec {
 }
 
 /// The recipient channels of a message of the core layer.
-pub(super) enum Recipients<'a> {
+pub(crate) enum Recipients<'a> {
     /// Written as `send` writes it.
     One(&'a str),
     /// Written as `group_send` writes them.

@@ -1,7 +1,7 @@
 //! Django: reads the sessions of a Django project in Django's formats; never writes them.
 
 mod clock;
-mod pickle;
+pub(crate) mod pickle;
 
 use std::collections::HashMap;
 use std::sync::Arc;

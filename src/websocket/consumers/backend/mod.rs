@@ -18,7 +18,7 @@ mod endpoint;
 mod executor;
 mod handshake;
 mod options;
-mod protocol;
+pub(crate) mod protocol;
 mod route;
 mod worker_channel;
 

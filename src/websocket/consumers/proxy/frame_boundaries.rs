@@ -25,7 +25,7 @@ const CLOSE: u8 = 0x8;
 
 /// The position of one direction's bytes among its frames.
 #[derive(Debug, Default)]
-pub(super) struct FrameBoundaries {
+pub(crate) struct FrameBoundaries {
     /// The bytes of the current frame's payload that have not passed yet.
     left: u64,
     /// The header of the current frame.
@@ -49,7 +49,7 @@ struct CloseFrame {
 impl FrameBoundaries {
     /// Follows bytes to the end of the close frame, or to their end. Returns how many belong to the
     /// frames up to there.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() && !self.is_closed {
             at += self.pass_some(&bytes[at..]);
@@ -59,7 +59,7 @@ impl FrameBoundaries {
 
     /// Follows bytes to the end of the current frame; none between two frames. Returns how many
     /// they are.
-    pub(super) fn pass_frame(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn pass_frame(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() && !self.is_at_boundary() {
             at += self.pass_some(&bytes[at..]);
@@ -68,17 +68,17 @@ impl FrameBoundaries {
     }
 
     /// Returns whether the bytes that have passed end with a frame, so that another may follow.
-    pub(super) fn is_at_boundary(&self) -> bool {
+    pub(crate) fn is_at_boundary(&self) -> bool {
         self.header_len == 0
     }
 
     /// Returns whether a close frame has passed.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.is_closed
     }
 
     /// Returns the code and the reason of the close frame that has passed; no code if it has none.
-    pub(super) fn close(&self) -> Option<(Option<u16>, String)> {
+    pub(crate) fn close(&self) -> Option<(Option<u16>, String)> {
         let close = self.close.as_ref().filter(|_| self.is_closed)?;
         Some(match close.payload.split_first_chunk() {
             Some((code, reason)) => (
@@ -90,7 +90,7 @@ impl FrameBoundaries {
     }
 
     /// Returns the number of messages whose last header has passed since the last call.
-    pub(super) fn take_messages(&mut self) -> u32 {
+    pub(crate) fn take_messages(&mut self) -> u32 {
         std::mem::take(&mut self.messages)
     }
 

@@ -10,7 +10,7 @@
 
 mod closing;
 mod direction;
-mod frame_boundaries;
+pub(crate) mod frame_boundaries;
 mod options;
 mod tunnel;
 mod upgrade;

@@ -21,7 +21,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Why a pickle is refused.
 #[derive(Debug, Eq, Error, PartialEq)]
-pub(super) enum PickleError {
+pub(crate) enum PickleError {
     /// An instruction beyond plain data.
     #[error("expected plain data, found the instruction 0x{opcode:02x} at byte {at}")]
     Instruction {
@@ -85,7 +85,7 @@ impl Left {
 }
 
 /// Decodes a pickled dictionary with string keys, protocol 2 to 5.
-pub(super) fn read(bytes: &[u8]) -> Result<Map<String, Value>, PickleError> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Map<String, Value>, PickleError> {
     let [0x80, 2..=5, ..] = bytes else {
         return Err(PickleError::Protocol);
     };

@@ -161,7 +161,7 @@ pub(super) fn raw(value: &impl Serialize) -> Box<RawValue> {
 
 /// The backend's response.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct BackendResponse {
+pub(crate) struct BackendResponse {
     /// The last event that the backend handled; later ones are sent again.
     #[serde(default)]
     pub(super) ack: Option<u64>,
@@ -186,7 +186,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawV
 
 impl BackendResponse {
     /// Parses a response. An empty body is a response without events.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
