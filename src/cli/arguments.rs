@@ -51,6 +51,8 @@ pub(super) enum Command {
     DevCert(DevCertArguments),
     /// Print shell completions.
     Completions(CompletionsArguments),
+    /// Write the manual pages into a directory.
+    Man(ManArguments),
 }
 
 #[derive(Args, Debug)]
@@ -271,6 +273,13 @@ pub(super) struct CompletionsArguments {
     /// The shell.
     #[arg(value_enum)]
     pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ManArguments {
+    /// The directory, created if it does not exist.
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
 }
 
 pub(super) fn print_completions(shell: clap_complete::Shell) -> u8 {

@@ -1,10 +1,11 @@
 //! Command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `top`, `init`,
-//! `dev-cert`, `completions`.
+//! `dev-cert`, `completions`, `man`.
 
 mod arguments;
 mod check;
 mod dev_cert;
 mod init;
+mod man;
 mod output;
 mod publish;
 mod resolve;
@@ -56,6 +57,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Top(top) => top::run(&top),
         Command::Init(init) => init::run(&init),
         Command::DevCert(dev_cert) => dev_cert::run(&dev_cert),
+        Command::Man(man) => man::run(&man),
         Command::Completions(completions) => arguments::print_completions(completions.shell),
     })
 }

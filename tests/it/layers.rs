@@ -66,6 +66,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
         "tungstenite",
         &["text.rs", "websocket/", "testing/websocket.rs"],
     ),
+    ("clap_mangen", &["cli/man.rs"]),
     ("mlua", &["testing/simulation/redis/lua.rs"]),
     ("h2", &["client/http2/", "server/hyper_tasks.rs"]),
     ("matchit", &["routing/"]),
