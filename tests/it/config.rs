@@ -75,8 +75,9 @@ fn every_file_that_is_shipped_is_sound() {
         .view::<Any>("visits")
         .consumer::<Any>("visits")
         .middleware::<Any>("tenant");
-    let files = [toml_files("config"), toml_files("examples")].concat();
-    assert!(files.len() >= 3, "{files:?}");
+    let folders = ["config", "config/debian", "config/docker", "examples"];
+    let files = folders.map(toml_files).concat();
+    assert!(files.len() >= 5, "{files:?}");
     for file in files {
         let (_, warnings) = load(&file, &registry).unwrap_or_else(|problems| panic!("{problems}"));
         assert!(warnings.is_empty(), "{warnings}");
