@@ -60,6 +60,7 @@ pub use sections::drain::DrainConfig;
 pub use sections::headers::{HeaderFields, HeaderPreset};
 pub use sections::http::{HttpDefaults, HttpRoute};
 pub use sections::log::{LogConfig, LogFormat};
+pub use sections::metrics::MetricsConfig;
 pub use sections::options::Options;
 pub use sections::server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
 pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
@@ -88,6 +89,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
     /// `[templates]`.
     pub templates: TemplatesConfig,
     /// `[session]`.
@@ -154,6 +157,7 @@ impl Default for Config {
         Self {
             server: ServerConfig::default(),
             log: LogConfig::default(),
+            metrics: MetricsConfig::default(),
             templates: TemplatesConfig::default(),
             session: SessionConfig::default(),
             auth: AuthConfig::default(),

@@ -8,7 +8,7 @@ use super::read::path;
 use super::read::value::Value;
 use super::{
     AuthConfig, ChannelLayerConfig, Config, CsrfConfig, DrainConfig, LimitsConfig, LogConfig,
-    ServerConfig, SessionConfig, TimeoutsConfig,
+    MetricsConfig, ServerConfig, SessionConfig, TimeoutsConfig,
 };
 
 /// When a changed key takes effect.
@@ -149,6 +149,7 @@ impl Config {
         let Self {
             server,
             log,
+            metrics,
             templates,
             middleware: _,
             session,
@@ -166,6 +167,10 @@ impl Config {
         keys.extend(changed!(LogConfig "log", log, &read.log, {
             restart: [format, level, access],
             reload: [location],
+        }));
+        keys.extend(changed!(MetricsConfig "metrics", metrics, &read.metrics, {
+            restart: [],
+            reload: [bind, location],
         }));
         if *templates != read.templates {
             keys.push(("templates", TakesEffect::AtReload));

@@ -16,6 +16,8 @@ pub(crate) struct Admission(Arc<Inner>);
 
 struct Inner {
     connections_max: AtomicUsize,
+    /// The key of the limit, for the log.
+    key: &'static str,
     /// Whether the limit of open files is lower than the key.
     is_bound_by_files: AtomicBool,
     open: AtomicUsize,
@@ -33,7 +35,7 @@ impl Admission {
     /// Allows `wanted` connections, or fewer if the limit of open files is lower: each connection
     /// needs a descriptor.
     pub(crate) fn new(wanted: usize, clients: ClientLimit) -> Self {
-        let admission = Self::bounded(wanted, clients);
+        let admission = Self::bounded(wanted, "server.limits.connections", clients);
         admission.set_limit(wanted);
         admission
     }
@@ -60,9 +62,16 @@ impl Admission {
             .store(possible < wanted, Ordering::Relaxed);
     }
 
-    fn bounded(connections_max: usize, clients: ClientLimit) -> Self {
+    /// Allows `connections_max` connections, apart from those of the other listeners. `key` is the
+    /// key that they belong to.
+    pub(crate) fn apart(connections_max: usize, key: &'static str) -> Self {
+        Self::bounded(connections_max, key, ClientLimit::new(connections_max))
+    }
+
+    fn bounded(connections_max: usize, key: &'static str, clients: ClientLimit) -> Self {
         Self(Arc::new(Inner {
             connections_max: AtomicUsize::new(connections_max),
+            key,
             is_bound_by_files: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             clients,
@@ -100,7 +109,7 @@ impl Admission {
         if let Some(times) = self.0.refused.count() {
             let bound_by = match self.0.is_bound_by_files.load(Ordering::Relaxed) {
                 true => "the limit of open files",
-                false => "server.limits.connections",
+                false => self.0.key,
             };
             tracing::warn!(
                 limit = self.0.connections_max.load(Ordering::Relaxed),
@@ -132,7 +141,7 @@ mod tests {
 
     #[test]
     fn limits_hold_until_a_connection_is_dropped() {
-        let admission = Admission::bounded(3, ClientLimit::new(2));
+        let admission = Admission::bounded(3, "connections", ClientLimit::new(2));
         let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
         let first = admission.admit(Some(here)).unwrap();
         let _second = admission.admit(Some(here)).unwrap();

@@ -12,6 +12,7 @@ pub(crate) mod head_scanner;
 mod hyper_tasks;
 mod listeners;
 mod main_process;
+mod metrics_listeners;
 mod pid_file;
 mod reload;
 mod respond;

@@ -33,6 +33,7 @@ use super::connection::HttpServer;
 use super::drain::reload_pace;
 use super::file_watch::{FileSnapshot, Watch};
 use super::listeners::Listeners;
+use super::metrics_listeners::MetricsListeners;
 use super::run::configure_acme;
 use super::systemd::Systemd;
 use crate::config::{
@@ -198,13 +199,21 @@ impl Reloader {
     }
 
     /// Handles the next event. Cancel-safe; pending until there is an event.
-    pub(super) async fn step(&mut self, listeners: &mut Listeners<HttpServer>) {
+    pub(super) async fn step(
+        &mut self,
+        listeners: &mut Listeners<HttpServer>,
+        metrics: &mut MetricsListeners,
+    ) {
         if self.is_requested && matches!(self.state, State::Idle) {
             self.is_requested = false;
             self.answered.append(&mut self.waiting);
             self.systemd.reloading();
             self.state = State::Loading {
-                preparing: prepare::start(self.reload.clone(), listeners.addresses()),
+                preparing: prepare::start(
+                    self.reload.clone(),
+                    listeners.addresses(),
+                    metrics.addresses(),
+                ),
                 slow_at: Instant::now() + SLOW,
             };
         }
@@ -215,7 +224,7 @@ impl Reloader {
             tokio::task::spawn_blocking(move || FileSnapshot::take(&documents, &main, &templates))
         };
         tokio::select! {
-            event = self.state.next() => self.handle(event, listeners),
+            event = self.state.next() => self.handle(event, listeners, metrics),
             () = self.watch.changed(take) => self.request(),
             request = next_request(&mut self.requests) => {
                 // Beyond that, the request learns that it is not served.
@@ -227,10 +236,15 @@ impl Reloader {
         }
     }
 
-    fn handle(&mut self, event: Event, listeners: &mut Listeners<HttpServer>) {
+    fn handle(
+        &mut self,
+        event: Event,
+        listeners: &mut Listeners<HttpServer>,
+        metrics: &mut MetricsListeners,
+    ) {
         match (std::mem::replace(&mut self.state, State::Idle), event) {
             (_, Event::Prepared(outcome)) => {
-                let report = self.finish(outcome, listeners);
+                let report = self.finish(outcome, listeners, metrics);
                 self.systemd.ready();
                 for request in self.answered.drain(..) {
                     let _ = request.send(report.clone()); // it waits no longer
@@ -248,9 +262,14 @@ impl Reloader {
     }
 
     /// Applies what was prepared, or keeps the running configuration and logs every Problem.
-    fn finish(&mut self, outcome: Outcome, listeners: &mut Listeners<HttpServer>) -> ReloadReport {
+    fn finish(
+        &mut self,
+        outcome: Outcome,
+        listeners: &mut Listeners<HttpServer>,
+        metrics: &mut MetricsListeners,
+    ) -> ReloadReport {
         let applied = match outcome {
-            Some(Ok(prepared)) => self.apply(prepared, listeners),
+            Some(Ok(prepared)) => self.apply(prepared, listeners, metrics),
             Some(Err(problems)) => Err(sentences(&problems)),
             None => Err(vec!["the configuration could not be read".to_owned()]),
         };
@@ -269,8 +288,13 @@ impl Reloader {
         &mut self,
         prepared: Prepared,
         listeners: &mut Listeners<HttpServer>,
+        metrics: &mut MetricsListeners,
     ) -> Result<ReloadReport, Vec<String>> {
-        let Prepared { loaded, opened } = prepared;
+        let Prepared {
+            loaded,
+            opened,
+            opened_metrics,
+        } = prepared;
         let Loaded {
             config,
             table,
@@ -280,7 +304,10 @@ impl Reloader {
         let added = added.map_err(|error| vec![format!("cannot set up TLS: {error}")])?;
         listeners
             .set_access(&config.server.bind)
-            .map_err(|error| sentences(&problem_of(&config, &error)))?;
+            .map_err(|error| sentences(&problem_of(&config.server.location, &error)))?;
+        metrics
+            .set_access(&config)
+            .map_err(|error| sentences(&problem_of(&config.metrics.location, &error)))?;
 
         // From here on nothing fails.
         let warnings = sentences(&warnings);
@@ -325,6 +352,7 @@ impl Reloader {
         let admission = listeners.admission().clone();
         let service = HttpServer::of(&self.gateway, &config, &admission);
         let closing = listeners.apply(&config.server.bind, opened, service);
+        let closing_metrics = metrics.apply(&config, opened_metrics);
         if is_added {
             watch_certificates(&self.gateway);
         }
@@ -338,6 +366,7 @@ impl Reloader {
                 tracing::info!(listener = %address, "no longer listening");
             }
             closing.finish().await;
+            closing_metrics.finish().await;
             let ended = ending.await;
             tracing::info!(applied, sockets_ended = ended, "reloaded");
         });

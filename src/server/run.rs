@@ -17,6 +17,7 @@ use super::connection::HttpServer;
 use super::drain::{Drained, drain, leave};
 use super::listeners::{Listeners, OpenError, Opened, missing};
 use super::main_process::MainProcess;
+use super::metrics_listeners::MetricsListeners;
 use super::reload::{Reload, Reloader};
 use super::restart::{OldProcess, Restart};
 use super::running::{Running, until_linked};
@@ -34,6 +35,8 @@ pub struct Server {
     gateway: Gateway,
     config: Config,
     opened: Opened,
+    /// The listeners of `metrics.bind`.
+    metrics: Opened,
     main_process: MainProcess,
     restart: Restart,
     /// The process that this one takes over from.
@@ -104,10 +107,15 @@ impl Server {
         let main_process =
             MainProcess::prepare(&config.server, old.is_none()).map_err(StartError::PidFile)?;
         let inherited = old.as_mut().map(OldProcess::take_listeners);
-        let inherited = inherited.unwrap_or_default();
+        let mut inherited = inherited.unwrap_or_default();
         let mut taken: Vec<Bind> = inherited.iter().map(|(bind, _)| bind.clone()).collect();
         let wanted = &config.server.bind;
-        taken.retain(|bind| wanted.iter().any(|listen| listen.address == *bind));
+        let is_wanted = |bind: &Bind| {
+            let mut all = wanted.iter().chain(&config.metrics.bind);
+            all.any(|listen| listen.address == *bind)
+        };
+        taken.retain(is_wanted);
+        let metrics = MetricsListeners::open(&config, &[], &mut inherited).await?;
         let opened = Opened::open(missing(wanted, &[]), inherited).await?;
         let services = Services::new(&config, table.templates().clone(), table.state())
             .map_err(StartError::Store)?;
@@ -138,6 +146,7 @@ impl Server {
             gateway,
             config,
             opened,
+            metrics,
             main_process,
             restart,
             old,
@@ -167,10 +176,13 @@ impl Server {
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Drained {
         let server = &self.config.server;
         let listeners = accept(&self.gateway, &self.config, self.opened);
+        let metrics = MetricsListeners::accept(&self.gateway, &self.config, self.metrics);
         stop.await;
         leave(&self.gateway, server.drain.delay).await;
         listeners.close().finish().await; // no new connections
-        drain(&self.gateway, server).await
+        let drained = drain(&self.gateway, server).await;
+        metrics.close().await;
+        drained
     }
 
     /// Serves until a signal stops the server or another process has taken its place, then drains.
@@ -180,6 +192,7 @@ impl Server {
             gateway,
             config,
             opened,
+            metrics,
             main_process,
             restart,
             old,
@@ -193,11 +206,13 @@ impl Server {
             until_linked(gateway.services()).await;
         }
         let listeners = accept(&gateway, &config, opened);
+        let metrics = MetricsListeners::accept(&gateway, &config, metrics);
         let systemd = main_process.systemd().clone();
         let mut running = Running {
             reloader: Reloader::new(gateway.clone(), config, reload, systemd),
             gateway,
             listeners,
+            metrics,
             restart,
             main_process,
             signals,

@@ -8,6 +8,7 @@ use super::connection::HttpServer;
 use super::drain::{Drained, drain, hand_over, leave};
 use super::listeners::Listeners;
 use super::main_process::MainProcess;
+use super::metrics_listeners::MetricsListeners;
 use super::reload::Reloader;
 use super::restart::{Decision, Ready, Restart};
 use super::run::Predecessor;
@@ -23,6 +24,7 @@ const LINK_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Running {
     pub(super) gateway: Gateway,
     pub(super) listeners: Listeners<HttpServer>,
+    pub(super) metrics: MetricsListeners,
     pub(super) reloader: Reloader,
     pub(super) restart: Restart,
     pub(super) main_process: MainProcess,
@@ -69,6 +71,7 @@ impl Running {
             }
         }
         self.listeners.take_over();
+        self.metrics.take_over();
         self.main_process.serve(&self.gateway, replaced);
         None
     }
@@ -83,12 +86,17 @@ impl Running {
                     Signal::ReopenLogs => telemetry::reopen_logs(),
                     Signal::Restart => {
                         let within = self.reloader.server().timeouts.restart;
-                        if self.restart.request(|| self.listeners.inheritable(), within) {
+                        let listeners = || {
+                            let mut listeners = self.listeners.inheritable()?;
+                            listeners.extend(self.metrics.inheritable()?);
+                            Ok(listeners)
+                        };
+                        if self.restart.request(listeners, within) {
                             self.reloads_before = self.reloader.requested();
                         }
                     }
                 },
-                () = self.reloader.step(&mut self.listeners) => {}
+                () = self.reloader.step(&mut self.listeners, &mut self.metrics) => {}
                 ready = self.restart.step() => return End::Replaced(ready),
             }
         }
@@ -106,6 +114,7 @@ impl Running {
         let Self {
             gateway,
             listeners,
+            metrics,
             reloader,
             restart,
             main_process,
@@ -125,16 +134,19 @@ impl Running {
             );
             tokio::join!(drain(&gateway, server), restart.stop(within)).0
         };
-        tokio::select! {
+        let drained = tokio::select! {
             drained = draining => drained,
             () = stop_signal(&mut signals) => cut_off(&gateway),
-        }
+        };
+        metrics.close().await;
+        drained
     }
 
     async fn hand_over(self, ready: Ready) -> Drained {
         let Self {
             gateway,
             listeners,
+            metrics,
             reloader,
             main_process,
             mut signals,
@@ -144,6 +156,7 @@ impl Running {
         let server = reloader.server();
         let admission = listeners.admission().clone();
         listeners.hand_over(&ready.listeners).await;
+        metrics.hand_over(&ready.listeners).await;
         let pid = ready.pid;
         main_process.hand_over(pid);
         let is_reloaded = reloader.requested() != reloads_before;

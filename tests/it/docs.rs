@@ -35,12 +35,13 @@ const UNKNOWN: &str = "no_such_key";
 const NO_WORD: &str = "no_such_word";
 
 /// The sections whose defaults are in config/oneport.toml.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "server",
     "server.limits",
     "server.timeouts",
     "server.drain",
     "log",
+    "metrics",
     "templates",
     "session",
     "session.django",
@@ -425,6 +426,7 @@ fn demo_means_the_same_as_an_empty_file() {
     assert_eq!(demo.auth, empty.auth);
     assert_eq!(demo.server, empty.server);
     assert_eq!(demo.log, empty.log);
+    assert_eq!(demo.metrics, empty.metrics);
     assert_eq!(demo.templates, empty.templates);
     assert_eq!(demo.csrf, empty.csrf);
     assert_eq!(demo.channel_layer, empty.channel_layer);

@@ -15,6 +15,27 @@ const WIDE_V6_BITS: u8 = 16;
 /// The prefix length of IPv4-mapped IPv6 addresses (RFC 4291 §2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
+/// Checks the `[metrics]` section at this location. `server_bind` is where `server.bind` is.
+pub(in crate::config) fn metrics(
+    location: &SourceLocation,
+    server_bind: &SourceLocation,
+    problems: &mut Problems,
+) {
+    let location = location.key("bind");
+    let mut seen = Vec::new();
+    // Its own problems are reported elsewhere.
+    addresses(server_bind, &mut seen, &mut Problems::default());
+    addresses(&location, &mut seen, problems);
+    for (index, item) in location.items().unwrap_or_default().iter().enumerate() {
+        for key in ["tls", "websocket_over_http2"] {
+            if item.entry(key).is_some() {
+                let message = "listeners of metrics speak HTTP/1.1 without TLS";
+                problems.error(location.index(index).key(key).of_key(), message);
+            }
+        }
+    }
+}
+
 /// Checks the `[server]` section at this location.
 pub(in crate::config) fn server(location: &SourceLocation, problems: &mut Problems) {
     bind(&location.key("bind"), problems);
@@ -31,7 +52,12 @@ fn bind(location: &SourceLocation, problems: &mut Problems) {
         let problem = Problem::error(location.clone(), message);
         problems.push(problem.with_hint("write [\"127.0.0.1:8000\"]"));
     }
-    let mut seen = Vec::new();
+    addresses(location, &mut Vec::new(), problems);
+}
+
+/// Checks a list of addresses. `seen` are those that were listed before.
+fn addresses(location: &SourceLocation, seen: &mut Vec<Bind>, problems: &mut Problems) {
+    let items = location.items().unwrap_or_default();
     for (index, item) in items.iter().enumerate() {
         let location = location.index(index);
         let (text, location) = match (&item.value, item.entry("address")) {

@@ -28,6 +28,7 @@ use crate::config::sections::csrf::CsrfConfig;
 use crate::config::sections::custom_middleware::CustomMiddlewareSections;
 use crate::config::sections::http::{HttpSection, RawHttpRoute};
 use crate::config::sections::log::LogConfig;
+use crate::config::sections::metrics::MetricsConfig;
 use crate::config::sections::server::ServerConfig;
 use crate::config::sections::session::SessionConfig;
 use crate::config::sections::templates::TemplatesConfig;
@@ -44,6 +45,7 @@ struct MainFile {
     include: Vec<Located<String>>,
     server: ServerConfig,
     log: LogConfig,
+    metrics: MetricsConfig,
     templates: TemplatesConfig,
     session: SessionConfig,
     auth: AuthConfig,
@@ -157,6 +159,7 @@ impl<'a> Loader<'a> {
         };
         self.templates(main.templates, root.key("templates"));
         self.server(main.server, root.key("server"));
+        self.metrics(main.metrics, root.key("metrics"));
         let chain = std::slice::from_ref(source);
         self.include(&document, &main.include, Some(""), chain);
         self.add_routes(&document, Some(""), http_routes, websocket_routes);
@@ -194,6 +197,15 @@ impl<'a> Loader<'a> {
         };
     }
 
+    fn metrics(&mut self, metrics: MetricsConfig, location: SourceLocation) {
+        let server = &self.config.server.location;
+        lint::metrics(&location, &server.key("bind"), &mut self.problems);
+        self.config.metrics = MetricsConfig {
+            bind: relative_to(location.base(), metrics.bind),
+            location: location.into(),
+        };
+    }
+
     fn server(&mut self, server: ServerConfig, location: SourceLocation) {
         lint::server(&location, &mut self.problems);
         let mut server = server;
@@ -202,14 +214,7 @@ impl<'a> Loader<'a> {
         {
             acme.cache = ConfigPath(location.base().join(&acme.cache));
         }
-        let bind = server
-            .bind
-            .into_iter()
-            .map(|listen| Listen {
-                address: listen.address.relative_to(location.base()),
-                ..listen
-            })
-            .collect();
+        let bind = relative_to(location.base(), server.bind);
         if !server.pid_file.as_os_str().is_empty() {
             server.pid_file = location.base().join(server.pid_file);
         }
@@ -390,4 +395,13 @@ pub(in crate::config) fn unreadable(path: &Path, why: Unreadable) -> Problems {
     let mut problems = Problems::default();
     problems.push(problem);
     problems
+}
+
+/// Resolves the paths of unix sockets.
+fn relative_to(base: &Path, bind: Vec<Listen>) -> Vec<Listen> {
+    let resolved = bind.into_iter().map(|listen| Listen {
+        address: listen.address.relative_to(base),
+        ..listen
+    });
+    resolved.collect()
 }

@@ -14,6 +14,7 @@ pub(in crate::config) mod drain;
 pub(in crate::config) mod headers;
 pub(in crate::config) mod http;
 pub(in crate::config) mod log;
+pub(in crate::config) mod metrics;
 pub(in crate::config) mod options;
 pub(in crate::config) mod route;
 pub(in crate::config) mod server;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::config::OptionErrors;
 use crate::http::{Failure, OnDisconnect, Request, Response, View, respond};
+use crate::services::Services;
 use crate::telemetry;
 
 /// `view = "health"`: 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` once the server is about
@@ -44,7 +45,22 @@ impl View for Health {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let tasks = &request.services.tasks;
+        Ok(self.response(&request.services))
+    }
+}
+
+impl Health {
+    /// The question whether the server wants new clients.
+    pub(crate) const READY: Self = Self {
+        probe: Probe::Ready,
+    };
+
+    /// The question whether the server works.
+    pub(crate) const LIVE: Self = Self { probe: Probe::Live };
+
+    /// Returns the answer.
+    pub(crate) fn response(&self, services: &Services) -> Response {
+        let tasks = &services.tasks;
         // The process that has taken the place of this one wants new clients.
         let is_leaving = tasks.is_leaving() && !tasks.is_replaced();
         let (status, word) = match (self.probe, is_leaving) {
@@ -65,6 +81,6 @@ impl View for Health {
             http::header::CACHE_CONTROL,
             http::HeaderValue::from_static("no-store"),
         );
-        Ok(response)
+        response
     }
 }

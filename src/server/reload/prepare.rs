@@ -5,14 +5,17 @@ use std::pin::Pin;
 use tokio::sync::oneshot;
 
 use super::{Loaded, Reload};
-use crate::config::{Bind, Config, Problem, Problems};
+use crate::config::{Bind, Problem, Problems, SourceLocation};
 use crate::server::listeners::{OpenError, Opened, missing};
+use crate::server::metrics_listeners::MetricsListeners;
 
 /// A configuration that can be applied.
 pub(super) struct Prepared {
     pub(super) loaded: Loaded,
     /// The listeners that are not open yet.
     pub(super) opened: Opened,
+    /// The same of `metrics.bind`.
+    pub(super) opened_metrics: Opened,
 }
 
 /// The outcome of a preparation; `None` if the thread panicked, which is logged.
@@ -21,25 +24,38 @@ pub(super) type Outcome = Option<Result<Prepared, Problems>>;
 /// A preparation in progress.
 pub(super) type Preparing = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// Starts to prepare. `open` are the addresses of the open listeners.
-pub(super) fn start(reload: Reload, open: Vec<Bind>) -> Preparing {
+/// Starts to prepare. `open` are the addresses of the open listeners, `open_metrics` those of
+/// `metrics.bind`.
+pub(super) fn start(reload: Reload, open: Vec<Bind>, open_metrics: Vec<Bind>) -> Preparing {
     let loading = start_loading(reload);
     Box::pin(async move {
         let loaded = match *loading.await.ok()? {
             Ok(loaded) => loaded,
             Err(problems) => return Some(Err(problems)),
         };
-        let missing = missing(&loaded.config.server.bind, &open);
-        Some(match Opened::open(missing, Vec::new()).await {
-            Ok(opened) => Ok(Prepared { loaded, opened }),
-            Err(error) => Err(problem_of(&loaded.config, &error)),
-        })
+        let config = &loaded.config;
+        let missing = missing(&config.server.bind, &open);
+        let opened = match Opened::open(missing, Vec::new()).await {
+            Ok(opened) => opened,
+            Err(error) => return Some(Err(problem_of(&config.server.location, &error))),
+        };
+        let mut inherited = Vec::new();
+        let opening = MetricsListeners::open(config, &open_metrics, &mut inherited);
+        let opened_metrics = match opening.await {
+            Ok(opened) => opened,
+            Err(error) => return Some(Err(problem_of(&config.metrics.location, &error))),
+        };
+        Some(Ok(Prepared {
+            loaded,
+            opened,
+            opened_metrics,
+        }))
     })
 }
 
-/// Returns the Problem of a listener that cannot be opened.
-pub(super) fn problem_of(config: &Config, error: &OpenError) -> Problems {
-    let location = config.server.location.key("bind").index(error.index);
+/// Returns the Problem of a listener that cannot be opened, of the section at this location.
+pub(super) fn problem_of(section: &SourceLocation, error: &OpenError) -> Problems {
+    let location = section.key("bind").index(error.index);
     let mut problems = Problems::default();
     problems.push(Problem::error(location, error.to_string()));
     problems
