@@ -134,7 +134,7 @@ impl<S: Serve> Acceptor<S> {
         for count in 1..=BACKLOG {
             match self.listener.try_accept() {
                 Ok(Some(connection)) => {
-                    counter!("oneport_connections_total").increment(1);
+                    counter!("oneport_connections_accepted_total").increment(1);
                     self.admit(connection);
                 }
                 Err(error) if is_connection_error(&error) => {}
@@ -147,7 +147,7 @@ impl<S: Serve> Acceptor<S> {
     }
 
     async fn accept(&self) {
-        let accepted = counter!("oneport_connections_total");
+        let accepted = counter!("oneport_connections_accepted_total");
         let failures = LogThrottle::new();
         loop {
             match self.listener.accept().await {

@@ -35,17 +35,17 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
-use metrics::{Gauge, gauge};
 
 use super::connection_start::{ConnectionStart, Started};
 use super::connection_timeouts::{ConnectionTimeouts, millis};
 use super::hyper_tasks::HyperTasks;
+use super::open_connections::OpenConnections;
 use super::respond::{PendingUpgrade, Shared, respond};
 use super::timed_stream::TimedStream;
 use crate::config::{Config, Listen, ServerConfig};
 use crate::gateway::{ConnectionInfo, Fragment, Gateway};
 use crate::http::ClientEnd;
-use crate::net::{Admission, Connection, ConnectionPermit, Listener, Serve, ServerTls};
+use crate::net::{Admission, Connection, ConnectionPermit, Listener, Scheme, Serve, ServerTls};
 use crate::websocket::ConnectionTask;
 
 /// The minimum size of hyper's buffer.
@@ -71,7 +71,7 @@ pub(super) struct HttpServer {
     gateway: Gateway,
     server: ServerConfig,
     admission: Admission,
-    open: Gauge,
+    open: Arc<OpenConnections>,
     /// The TLS that connections may begin with.
     tls: Option<Arc<ServerTls>>,
 }
@@ -85,22 +85,6 @@ enum Phase {
     /// The same, and the HTTP/2 client has got GOAWAY.
     GoingAway,
     Draining,
-}
-
-/// Counts a connection in a gauge while it speaks HTTP.
-struct OpenGuard<'g>(&'g Gauge);
-
-impl<'g> OpenGuard<'g> {
-    fn new(gauge: &'g Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for OpenGuard<'_> {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
 }
 
 impl HttpServer {
@@ -158,7 +142,7 @@ impl HttpServer {
             gateway: gateway.clone(),
             server: server.clone(),
             admission: admission.clone(),
-            open: gauge!("oneport_connections"),
+            open: OpenConnections::new(),
             tls,
         })
     }
@@ -178,9 +162,7 @@ impl HttpServer {
         };
         let started = start.run(connection, &mut permit, &timeouts).await?;
         let pending_upgrade: Arc<PendingUpgrade> = Arc::default();
-        let open = OpenGuard::new(&self.open);
         self.serve_http(started, timeouts, &pending_upgrade).await;
-        drop(open);
         let taken = pending_upgrade.lock().take();
         let (upgrade, on_upgrade) = taken?;
         let upgraded = on_upgrade
@@ -223,7 +205,9 @@ impl HttpServer {
             timeouts.clone(),
             protocol,
         ));
+        let open = self.open.open(connection.scheme == Scheme::Secure);
         let shared = Arc::new(Shared {
+            open,
             gateway: self.gateway.fork(),
             info,
             pending_upgrade: pending_upgrade.clone(),
@@ -238,6 +222,7 @@ impl HttpServer {
             let (mut parts, body) = request.into_parts();
             let has_body = !http_body::Body::is_end_stream(&body);
             let in_flight = timeouts.start_request(parts.version, has_body);
+            shared.open.record_request(parts.version);
             if timeouts.take_fragment() {
                 parts.extensions.insert(Fragment);
             }

@@ -13,6 +13,7 @@ mod hyper_tasks;
 mod listeners;
 mod main_process;
 mod metrics_listeners;
+mod open_connections;
 mod pid_file;
 mod reload;
 mod respond;

@@ -20,6 +20,7 @@ use super::connection_timeouts::{ConnectionTimeouts, InFlight};
 use super::date;
 use super::early_answer::EarlyAnswer;
 use super::hyper_tasks::{end_writer_with, next_is_done};
+use super::open_connections::OpenConnection;
 use super::response_body::ResponseBody;
 use super::unread_body::{announce_close, finish_request};
 use crate::gateway::{ConnectionInfo, Gateway, Reply, Serving, Upgrade};
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) pending_upgrade: Arc<PendingUpgrade>,
     pub(super) timeouts: Arc<ConnectionTimeouts>,
     pub(super) admission: Admission,
+    /// Counts the connection while it speaks HTTP.
+    pub(super) open: OpenConnection,
     /// The value of `Strict-Transport-Security`, over TLS.
     pub(super) hsts: Option<HeaderValue>,
 }

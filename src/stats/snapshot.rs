@@ -224,7 +224,7 @@ impl Snapshot {
             connections: ConnectionStats {
                 open: speaking_http + open,
                 http: speaking_http,
-                accepted: series.sum("oneport_connections_total"),
+                accepted: series.sum("oneport_connections_accepted_total"),
                 refused: series.by("oneport_connections_refused_total", "reason"),
                 tls: series.by("oneport_tls_handshakes_total", "outcome"),
             },

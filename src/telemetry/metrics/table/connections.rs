@@ -5,7 +5,7 @@ use super::SECONDS;
 
 pub(super) const METRICS: &[Metric] = &[
     counter(
-        "oneport_connections_total",
+        "oneport_connections_accepted_total",
         "Connections accepted by the kernel, refused ones included.",
     ),
     counter(
@@ -13,7 +13,14 @@ pub(super) const METRICS: &[Metric] = &[
         "Connections over a limit, by reason.",
     )
     .by(&[words("reason", &["connections", "connections_per_ip"])]),
-    gauge("oneport_connections", "Open connections that speak HTTP."),
+    gauge(
+        "oneport_connections",
+        "Open connections that speak HTTP, by protocol and security.",
+    )
+    .by(&[
+        words("protocol", &["none", "http1", "http2"]),
+        words("security", &["plain", "tls"]),
+    ]),
     counter(
         "oneport_tls_handshakes_total",
         "TLS handshakes, by outcome and version.",
