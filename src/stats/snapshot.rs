@@ -218,7 +218,7 @@ impl Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: since_1970.unwrap_or_default().as_secs_f64(),
             uptime: services.started.elapsed().as_secs_f64(),
-            draining: services.tasks.is_draining(),
+            draining: services.tasks.is_leaving(),
             process: ProcessStats::read(),
             runtime: runtime(services),
             connections: ConnectionStats {

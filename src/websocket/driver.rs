@@ -303,6 +303,7 @@ fn recent_end(handle: &SocketHandle, messages: u64, ending: &Ending) -> End {
             | Cause::Lifetime
             | Cause::ServerDrain
             | Cause::Reload
+            | Cause::Restart
             | Cause::SessionEnded
             | Cause::Disconnected => EndKind::Closed,
             _ => EndKind::Failed,

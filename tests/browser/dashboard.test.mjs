@@ -3,12 +3,13 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import path from "node:path";
 import { test } from "node:test";
 import WebSocket from "ws";
 import { openTab, startBrowser } from "./browser.mjs";
 import { until } from "./deadline.mjs";
 import { Peer } from "./peer.mjs";
-import { freePort, runUser, Server, temporaryConfig } from "./server.mjs";
+import { freePort, ROOT, runUser, Server, temporaryConfig } from "./server.mjs";
 
 const LIMIT = { timeout: 120_000 };
 const PASSWORD = "correct horse battery";
@@ -24,6 +25,9 @@ connections_per_ip = 20000
 
 [log]
 access = false
+
+[templates]
+dir = ${JSON.stringify(path.join(ROOT, "templates"))}
 
 [session]
 store = "sqlite:sessions.db"
@@ -42,6 +46,19 @@ name = "hello"
 middleware = ["hosts"]
 view = "respond"
 options = { body = "hello" }
+
+[[http.route]]
+path = "/"
+name = "index"
+middleware = ["hosts"]
+view = "respond"
+
+[[http.route]]
+path = "/static/{*path}"
+name = "static"
+middleware = ["hosts"]
+view = "static"
+options = { dir = ${JSON.stringify(path.join(ROOT, "templates/static"))} }
 
 [[http.route]]
 path = "/login/"

@@ -86,7 +86,7 @@ impl Sampler {
             id: handle.id(),
             is_current: false,
         };
-        if state.is_sampling {
+        if state.is_sampling && !state.last.is_null() {
             handle.send_message(&state.snapshot());
             page.is_current = true;
         }

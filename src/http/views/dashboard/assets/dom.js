@@ -65,7 +65,7 @@ export class Facts {
 
 /** A section with a heading, which gets the focus when its part of the dashboard is opened. */
 export function section(title, ...children) {
-  return h("section", { "aria-label": title }, h("div", { class: "section-head" }, h("h2", { tabindex: "-1" }, title)), ...children);
+  return h("section", {}, h("div", { class: "section-head" }, h("h2", { tabindex: "-1" }, title)), ...children);
 }
 
 /** A word with a colour. */

@@ -45,8 +45,8 @@ export class Plot {
     this.#canvas = h("div", { class: "canvas", "aria-hidden": "true" });
     this.#empty = h("p", { class: "empty" }, "no data yet");
     this.element = h(
-      "section",
-      { class: "plot", "aria-label": title },
+      "div",
+      { class: "plot", role: "group", "aria-label": title },
       h("div", { class: "plot-head" }, h("h3", {}, title), h("dl", { class: "keys" }, ...keys)),
       this.#canvas,
       this.#empty,

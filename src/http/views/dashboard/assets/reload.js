@@ -48,7 +48,7 @@ export class Reload {
     setText(this.#status, sentence);
     const shown = lists.filter(([, texts]) => texts.length > 0);
     this.#details.replaceChildren(
-      ...shown.flatMap(([title, texts]) => [h("h3", {}, title), h("ul", {}, ...texts.map((text) => h("li", {}, h("pre", {}, text))))]),
+      ...shown.flatMap(([title, texts]) => [h("h2", {}, title), h("ul", {}, ...texts.map((text) => h("li", {}, h("pre", {}, text))))]),
     );
     this.report.dataset.outcome = outcome;
     setShown(this.report, true);

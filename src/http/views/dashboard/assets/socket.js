@@ -95,7 +95,7 @@ export class SocketView {
 
   #show(socket) {
     const { report, tls, user } = socket;
-    const busy = "its task is busy";
+    const busy = "not known: its task is busy, or it is a tunnel";
     this.#facts.set([
       ["Route", socket.route],
       ["Path", socket.path],
@@ -134,5 +134,5 @@ export class SocketView {
 }
 
 function part(title, ...children) {
-  return h("section", { "aria-label": title }, h("h3", {}, title), ...children);
+  return h("section", {}, h("h3", {}, title), ...children);
 }
