@@ -85,18 +85,19 @@ fn serve(store: &str, cache: &str) {
         let address = server.listeners().next().and_then(Listener::address);
         println!("{}", address.expect("an address"));
         let services = server.gateway().services().clone();
-        let users = services.auth.users().expect("a table of users");
+        let settings = services.settings();
+        let users = settings.auth.users().expect("a table of users");
         let mut accounts = Vec::new();
         for _ in 0..USERS {
             let name = oneport::secrets::random(9);
-            let encoded = services.auth.hash("a password").await.expect("a hash");
+            let encoded = settings.auth.hash("a password").await.expect("a hash");
             users.add(&name, &encoded, false).await.expect("a user");
-            let account = services.auth.check_password(&name, "a password").await;
+            let account = settings.auth.check_password(&name, "a password").await;
             accounts.push(account.expect("an answer").expect("the user"));
         }
         for at in 0..RETURNING {
-            let session = services.sessions.empty();
-            services.auth.log_in(&session, &accounts[at % USERS]);
+            let session = settings.sessions.empty();
+            settings.auth.log_in(&session, &accounts[at % USERS]);
             session.save().await.expect("a session");
             println!("{}", session.key().expect("its key"));
         }

@@ -53,6 +53,29 @@ impl Secrets {
         }
     }
 
+    /// Returns whether both are made of the same settings.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.fallbacks == other.fallbacks && self.has_first_key_of(other)
+    }
+
+    /// Keeps the key that was generated before, unless these settings have another first key.
+    pub(crate) fn with_generated_key_of(self, before: &Self) -> Self {
+        if self.configured.is_empty() && self.has_first_key_of(before) {
+            let generated = std::iter::once(before.key().to_owned());
+            let keys: Vec<_> = generated.chain(self.fallbacks.iter().cloned()).collect();
+            return Self {
+                keys: OnceLock::from(keys),
+                ..self
+            };
+        }
+        self
+    }
+
+    fn has_first_key_of(&self, other: &Self) -> bool {
+        self.configured == other.configured
+            && (!self.configured.is_empty() || self.file == other.file)
+    }
+
     /// Returns the newest key, which signs.
     #[must_use]
     pub fn key(&self) -> &str {

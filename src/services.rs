@@ -1,28 +1,30 @@
 //! Services: the state that all views, consumers and middleware of a server share; a reload keeps
-//! it.
+//! it, but for its settings.
+
+mod settings;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::settings::Settings;
+pub(crate) use self::settings::StoreFailure;
 use crate::acme::Acme;
-use crate::auth::{Auth, Users};
-use crate::channels::{ChannelLayer, LayerSettings, NodeReply, NodeRequest, RpcHandler};
+use crate::channels::{ChannelLayer, NodeReply, NodeRequest, RpcHandler};
 use crate::clock::Clock;
-use crate::config::{Config, CsrfConfig, StoreUrl};
-use crate::database::{Database, DatabaseSettings};
+use crate::config::Config;
 use crate::net::{Certificates, ClientLimit, ServerTls};
 use crate::queued_bytes;
 use crate::reload_handle::ReloadHandle;
 use crate::routing::RouteSummaries;
-use crate::secrets::Secrets;
-use crate::session::SessionStore;
 use crate::state::{MissingState, State};
 use crate::tasks::Tasks;
 use crate::telemetry::recent_ends::RecentEnds;
@@ -68,8 +70,6 @@ pub struct Shared {
     pub(crate) routes: ArcSwap<RouteSummaries>,
     /// The last sockets that ended, and requests that were refused.
     pub(crate) recent_ends: RecentEnds,
-    /// The keys that cookies, tokens and tickets are signed with.
-    pub secrets: Arc<Secrets>,
     /// The certificates that listeners serve.
     pub(crate) certificates: Arc<Certificates>,
     /// The certificates that the server obtains by itself.
@@ -81,15 +81,10 @@ pub struct Shared {
     /// The limit of connections per address.
     pub(crate) clients: ClientLimit,
     /// The most bytes in the send queues of all sockets together.
-    pub(crate) send_queue_total: usize,
-    /// The most bytes of files that `static` keeps in memory.
-    pub(crate) file_cache: u64,
-    /// The store of sessions.
-    pub sessions: SessionStore,
-    /// Users, logins and tickets.
-    pub auth: Auth,
-    /// The settings of CSRF tokens.
-    pub csrf: CsrfConfig,
+    pub(crate) send_queue_total: AtomicUsize,
+    settings: ArcSwap<Settings>,
+    /// Wakes the tasks that depend on the settings.
+    settings_changed: watch::Sender<()>,
     /// The name of this process: `server.name`, or the host name with the port of the first
     /// listener.
     pub name: String,
@@ -129,34 +124,10 @@ impl Services {
         let tasks = Tasks::default();
         let clock = Clock::default();
         tasks.spawn_last("clock", clock.clone().run(tasks.clone()));
-        let settings = LayerSettings {
-            capacity: config.channel_layer.capacity,
-            expiry: config.channel_layer.expiry,
-            history_size: config.channel_layer.history_size.as_usize(),
-            group_history_size: config.channel_layer.group_history_size.as_usize(),
-            max_rooms: config.channel_layer.max_rooms,
-        };
-        let layer = ChannelLayer::new(settings, tasks.clone());
+        let layer = ChannelLayer::new((&config.channel_layer).into(), tasks.clone());
         tasks.spawn("channel layer", layer.clone().sweep());
         layer.connect(&config.channel_layer);
-        let secrets = Arc::new(Secrets::new(config));
-        let (session, auth) = (&config.session, &config.auth);
-        let open = |url: &StoreUrl, store| {
-            let settings = DatabaseSettings {
-                timeout: session.timeout,
-                connections: u32::try_from(session.connections).unwrap_or(u32::MAX),
-            };
-            Database::new(url, settings, store)
-                .transpose()
-                .map_err(|error| format!("{url}: {error}"))
-        };
-        let database = open(&session.store, "session")?;
-        let users = if auth.users == session.store {
-            database.clone()
-        } else {
-            open(&auth.users, "users")?
-        };
-        let users = users.map(|database| Users::new(auth, session, database));
+        let settings = Settings::new(config, None).map_err(|failure| failure.sentence)?;
         Ok(Self(Arc::new(Arc::new(Shared {
             layer,
             tasks,
@@ -164,17 +135,14 @@ impl Services {
             templates: ArcSwap::from_pointee(templates),
             routes: ArcSwap::default(),
             recent_ends: RecentEnds::default(),
-            send_queue_total: config.server.limits.send_queue_total.as_usize(),
+            send_queue_total: config.server.limits.send_queue_total.as_usize().into(),
+            settings: ArcSwap::from_pointee(settings),
+            settings_changed: watch::Sender::default(),
             certificates: Arc::default(),
             acme: Acme::default(),
             tls: ArcSwapOption::empty(),
             reload: ReloadHandle::default(),
-            file_cache: config.server.limits.file_cache.bytes(),
             clients: ClientLimit::new(config.server.limits.connections_per_ip),
-            sessions: SessionStore::new(session, database, secrets.clone()),
-            auth: Auth::new(auth, users, secrets.clone()),
-            secrets,
-            csrf: config.csrf.clone(),
             name: name(config),
             started: Instant::now(),
             state,
@@ -198,6 +166,35 @@ impl Services {
     /// Returns a reference that does not keep the services alive, for what they own themselves.
     pub(crate) fn downgrade(&self) -> WeakServices {
         WeakServices(Arc::downgrade(&self.0))
+    }
+
+    /// Returns sessions, users, CSRF tokens and keys, as the configuration in effect has them. Load
+    /// them once for a piece of work: a reload may replace them in between.
+    #[must_use]
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Replaces the settings. Work in progress goes on with those that it has loaded.
+    pub(crate) fn replace_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.settings_changed.send_replace(());
+    }
+
+    /// Returns what is notified when the settings are replaced.
+    pub(crate) fn settings_changed(&self) -> watch::Receiver<()> {
+        self.settings_changed.subscribe()
+    }
+
+    /// Sets the most bytes in the send queues of all sockets together.
+    pub(crate) fn set_send_queue_total(&self, config: &Config) {
+        let bytes = config.server.limits.send_queue_total.as_usize();
+        self.send_queue_total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the most bytes in the send queues of all sockets together.
+    pub(crate) fn send_queue_total(&self) -> usize {
+        self.send_queue_total.load(Ordering::Relaxed)
     }
 
     /// Returns the application's value of a type, which its `main` passed to `Registry::state`.
@@ -281,33 +278,45 @@ impl Services {
 
     /// Evicts expired entries from the caches of sessions and users.
     pub(crate) fn evict_expired(&self) {
-        self.sessions.evict_expired();
-        if let Some(users) = self.auth.users() {
+        let settings = self.settings();
+        settings.sessions.evict_expired();
+        if let Some(users) = settings.auth.users() {
             users.evict_expired();
         }
     }
 
-    /// Starts the task that deletes expired sessions at an interval; at zero, none are deleted.
-    pub fn sweep_sessions(&self, every: Duration) {
-        if every.is_zero() {
-            return;
-        }
+    /// Starts the task that deletes expired sessions every `session.sweep_interval`.
+    pub fn sweep_sessions(&self) {
         let (services, tasks) = (self.clone(), self.tasks.clone());
         self.tasks.spawn("session sweep", async move {
+            let mut changed = services.settings_changed();
+            let mut swept = tokio::time::Instant::now();
             loop {
+                let every = services.settings().sweep_interval;
                 tokio::select! {
-                    () = tokio::time::sleep(every) => {}
+                    () = next_after(swept, every) => {}
+                    _ = changed.changed() => continue,
                     () = tasks.stopping() => return,
                 }
+                swept = tokio::time::Instant::now();
+                let settings = services.settings.load_full();
                 tokio::select! {
                     // The store logs its failure; the next interval tries again.
-                    swept = services.sessions.sweep() => if let Ok(swept) = swept {
+                    swept = settings.sessions.sweep() => if let Ok(swept) = swept {
                         tracing::debug!(swept, "expired sessions were deleted");
                     },
                     () = tasks.stopping() => return,
                 }
             }
         });
+    }
+}
+
+/// Waits until an interval has passed since a time; at zero, forever.
+pub(crate) async fn next_after(last: tokio::time::Instant, every: Duration) {
+    match last.checked_add(every).filter(|_| !every.is_zero()) {
+        Some(next) => tokio::time::sleep_until(next).await,
+        None => std::future::pending().await,
     }
 }
 

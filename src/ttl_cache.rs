@@ -53,6 +53,11 @@ impl<K, V> std::fmt::Debug for TtlCache<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
+    /// Returns the time to live.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// Makes a cache with a time to live; zero caches nothing.
     ///
     /// ```

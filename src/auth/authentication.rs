@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
@@ -44,17 +44,47 @@ struct Shared {
     backends: Vec<String>,
     /// Whether sessions hold a hash of the password.
     has_hash: bool,
-    hashing: HashingQueue,
-    tickets: Tickets,
-    logged_out: Notify,
-    logged_out_keys: Mutex<HashSet<Arc<str>>>,
+    hashing_at_once: usize,
+    hashing: Arc<HashingQueue>,
+    ticket_max_age: Duration,
+    tickets: Arc<Tickets>,
+    logged_out: Arc<LoggedOut>,
     /// An encoded password, checked for names that do not exist.
     nobody: OnceCell<String>,
+}
+
+/// The sessions that this process has ended and whose sockets are still open.
+#[derive(Debug, Default)]
+struct LoggedOut {
+    changed: Notify,
+    keys: Mutex<HashSet<Arc<str>>>,
 }
 
 impl Auth {
     /// Creates the authentication of a configuration; without a table no user can be found.
     pub(crate) fn new(config: &AuthConfig, users: Option<Users>, secrets: Arc<Secrets>) -> Self {
+        Self::with(config, users, secrets, None)
+    }
+
+    /// Creates that of another configuration, with the tickets, logouts and passwords under way of
+    /// this one.
+    pub(crate) fn reconfigured(
+        &self,
+        config: &AuthConfig,
+        users: Option<Users>,
+        secrets: Arc<Secrets>,
+    ) -> Self {
+        Self::with(config, users, secrets, Some(&self.0))
+    }
+
+    fn with(
+        config: &AuthConfig,
+        users: Option<Users>,
+        secrets: Arc<Secrets>,
+        before: Option<&Shared>,
+    ) -> Self {
+        let hashing_at_once = config.hashing_at_once;
+        let same_hashing = before.filter(|before| before.hashing_at_once == hashing_at_once);
         let is_django = config.users.is_django();
         let mut backends = vec![BACKEND.to_owned()];
         if is_django {
@@ -65,10 +95,18 @@ impl Auth {
             secrets,
             backends,
             has_hash: !is_django || config.django.session_auth_hash,
-            hashing: HashingQueue::new(config.hashing_at_once),
-            tickets: Tickets::new(config.ticket_max_age),
-            logged_out: Notify::new(),
-            logged_out_keys: Mutex::default(),
+            hashing_at_once,
+            hashing: same_hashing.map_or_else(
+                || Arc::new(HashingQueue::new(hashing_at_once)),
+                |before| before.hashing.clone(),
+            ),
+            ticket_max_age: config.ticket_max_age,
+            tickets: before
+                .map(|before| before.tickets.clone())
+                .unwrap_or_default(),
+            logged_out: before
+                .map(|before| before.logged_out.clone())
+                .unwrap_or_default(),
             nobody: OnceCell::new(),
         }))
     }
@@ -214,7 +252,7 @@ impl Auth {
         // Beyond that, the next interval finds them.
         if keys.len() < LOGGED_OUT_MAX {
             keys.insert(key);
-            self.0.logged_out.notify_one();
+            self.0.logged_out.changed.notify_one();
         }
     }
 
@@ -225,25 +263,27 @@ impl Auth {
             if !keys.is_empty() {
                 return keys;
             }
-            self.0.logged_out.notified().await;
+            self.0.logged_out.changed.notified().await;
         }
     }
 
     fn logged_out_keys(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
-        let keys = &self.0.logged_out_keys;
-        keys.lock()
+        self.0.logged_out.keys.lock()
     }
 
     /// Creates a ticket for one WebSocket; `None` if too many are unused.
     #[must_use]
     pub fn issue_ticket(&self, identified: Identified) -> Option<String> {
-        self.0.tickets.issue(identified.user, identified.login)
+        let max_age = self.0.ticket_max_age;
+        self.0
+            .tickets
+            .issue(identified.user, identified.login, max_age)
     }
 
     /// Returns how long a ticket is valid.
     #[must_use]
-    pub fn ticket_max_age(&self) -> std::time::Duration {
-        self.0.tickets.max_age()
+    pub fn ticket_max_age(&self) -> Duration {
+        self.0.ticket_max_age
     }
 
     /// Redeems a ticket, which is valid once.

@@ -19,8 +19,8 @@ const TICKETS_PER_USER_MAX: usize = 16;
 const TICKET_BYTES: usize = 24;
 
 /// The unused tickets of this process.
+#[derive(Default)]
 pub(super) struct Tickets {
-    max_age: Duration,
     unused: Mutex<Unused>,
 }
 
@@ -35,9 +35,7 @@ struct Unused {
 impl std::fmt::Debug for Tickets {
     /// Hides the tickets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tickets")
-            .field("max_age", &self.max_age)
-            .finish_non_exhaustive()
+        f.debug_struct("Tickets").finish_non_exhaustive()
     }
 }
 
@@ -78,19 +76,13 @@ struct Ticket {
 }
 
 impl Tickets {
-    pub(super) fn new(max_age: Duration) -> Self {
-        Self {
-            max_age,
-            unused: Mutex::default(),
-        }
-    }
-
-    pub(super) fn max_age(&self) -> Duration {
-        self.max_age
-    }
-
     /// Issues a ticket. `None` if too many are unused.
-    pub(super) fn issue(&self, user: Arc<User>, login: Option<Arc<Login>>) -> Option<String> {
+    pub(super) fn issue(
+        &self,
+        user: Arc<User>,
+        login: Option<Arc<Login>>,
+        max_age: Duration,
+    ) -> Option<String> {
         let mut unused = self.unused.lock();
         let now = Instant::now();
         unused.sweep(now);
@@ -111,7 +103,7 @@ impl Tickets {
         let ticket = Ticket {
             user,
             login,
-            expires_at: now + self.max_age,
+            expires_at: now + max_age,
         };
         unused.tickets.insert(name.clone(), ticket);
         Some(name)
@@ -129,6 +121,8 @@ impl Tickets {
 mod tests {
     use super::*;
 
+    const AGE: Duration = Duration::from_secs(60);
+
     #[test]
     fn a_ticket_is_good_once_and_not_for_long() {
         let anna = || {
@@ -138,12 +132,12 @@ mod tests {
                 is_staff: false,
             })
         };
-        let tickets = Tickets::new(Duration::from_secs(60));
-        let name = tickets.issue(anna(), None).unwrap();
+        let tickets = Tickets::default();
+        let name = tickets.issue(anna(), None, AGE).unwrap();
         assert_eq!(tickets.take(&name).map(|(user, _)| user), Some(anna()));
         assert!(tickets.take(&name).is_none());
-        let late = Tickets::new(Duration::ZERO);
-        let name = late.issue(anna(), None).unwrap();
+        let late = Tickets::default();
+        let name = late.issue(anna(), None, Duration::ZERO).unwrap();
         assert!(late.take(&name).is_none());
     }
 
@@ -157,22 +151,22 @@ mod tests {
 
     #[test]
     fn only_so_many_wait() {
-        let tickets = Tickets::new(Duration::from_secs(60));
+        let tickets = Tickets::default();
         let issued = (0..TICKETS_MAX + 5)
-            .filter(|id| tickets.issue(user(*id), None).is_some())
+            .filter(|id| tickets.issue(user(*id), None, AGE).is_some())
             .count();
         assert_eq!(issued, TICKETS_MAX);
     }
 
     #[test]
     fn one_user_takes_no_place_of_others() {
-        let tickets = Tickets::new(Duration::from_secs(60));
+        let tickets = Tickets::default();
         let names: Vec<String> = (0..20)
-            .map(|_| tickets.issue(user(1), None).unwrap())
+            .map(|_| tickets.issue(user(1), None, AGE).unwrap())
             .collect();
         let good = names.iter().filter(|name| tickets.take(name).is_some());
         assert_eq!(good.count(), TICKETS_PER_USER_MAX);
-        assert!(tickets.take(&names[0]).is_none() && tickets.issue(user(2), None).is_some());
+        assert!(tickets.take(&names[0]).is_none() && tickets.issue(user(2), None, AGE).is_some());
         let unused = tickets.unused.lock();
         assert_eq!((unused.tickets.len(), unused.by_user.len()), (1, 1));
     }

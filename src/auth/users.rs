@@ -100,6 +100,11 @@ impl Users {
     }
 
     /// Evicts rows that were read too long ago to be used again.
+    /// Returns whether both are one table, with one cache.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn evict_expired(&self) {
         self.0.cache.evict_expired();
     }

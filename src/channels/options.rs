@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{ChannelName, GroupName, Presence};
+use crate::config::ChannelLayerConfig;
 use crate::telemetry;
 
 /// How long a sender waits for space in a group whose members are being served, or in the queue for
@@ -24,6 +25,18 @@ pub struct LayerSettings {
     pub group_history_size: usize,
     /// The most groups with a history that clients of one address may begin.
     pub max_rooms: usize,
+}
+
+impl From<&ChannelLayerConfig> for LayerSettings {
+    fn from(config: &ChannelLayerConfig) -> Self {
+        Self {
+            capacity: config.capacity,
+            expiry: config.expiry,
+            history_size: config.history_size.as_usize(),
+            group_history_size: config.group_history_size.as_usize(),
+            max_rooms: config.max_rooms,
+        }
+    }
 }
 
 impl Default for LayerSettings {

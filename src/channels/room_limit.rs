@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -28,7 +29,7 @@ impl From<IpAddr> for ClientNetwork {
 
 /// Counts the groups that clients of each network have begun and that still exist.
 pub(super) struct RoomLimit {
-    max: usize,
+    max: AtomicUsize,
     state: Mutex<RoomCounts>,
     refused: LogThrottle,
 }
@@ -57,10 +58,15 @@ pub(super) struct RoomLimitReached;
 impl RoomLimit {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
-            max,
+            max: max.into(),
             state: Mutex::default(),
             refused: LogThrottle::new(),
         })
+    }
+
+    /// Allows each network `max` groups from now on. Those that exist stay.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Counts a group for the client that begins it. One that lingers stays with the network that
@@ -71,6 +77,7 @@ impl RoomLimit {
         client: IpAddr,
         now: Instant,
     ) -> Result<RoomPermit, RoomLimitReached> {
+        let max = self.max.load(Ordering::Relaxed);
         let mut state = self.state();
         state.forget_ended(now);
         let (network, has_lingered) = match state.take_back(group) {
@@ -78,10 +85,10 @@ impl RoomLimit {
             None => {
                 let network = ClientNetwork::from(client);
                 let count = state.counts.entry(network).or_default();
-                if *count >= self.max {
+                if *count >= max {
                     drop(state);
                     if let Some(times) = self.refused.count() {
-                        tracing::warn!(%client, max_rooms = self.max, times, "the clients of an address have begun as many groups with a history as they may; further ones are refused");
+                        tracing::warn!(%client, max_rooms = max, times, "the clients of an address have begun as many groups with a history as they may; further ones are refused");
                     }
                     return Err(RoomLimitReached);
                 }

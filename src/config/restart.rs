@@ -177,12 +177,14 @@ impl Config {
         }
         keys.extend(session_keys(session, &read.session));
         keys.extend(changed!(AuthConfig "auth", auth, &read.auth, {
-            restart: [users, ticket_max_age, hashing_at_once, django],
-            reload: [login_url, bearer, forward, location],
+            restart: [],
+            reload: [
+                users, login_url, ticket_max_age, hashing_at_once, django, bearer, forward, location,
+            ],
         }));
         keys.extend(changed!(CsrfConfig "csrf", csrf, &read.csrf, {
-            restart: [cookie, header, use_sessions],
-            reload: [location],
+            restart: [],
+            reload: [cookie, header, use_sessions, location],
         }));
         keys.extend(channel_layer_keys(channel_layer, &read.channel_layer));
         keys
@@ -191,17 +193,20 @@ impl Config {
 
 fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
     let mut keys = changed!(ServerConfig "server", running, read, {
-        restart: [workers, name, pid_file, secret_key, secret_key_fallbacks],
+        restart: [workers, name, pid_file],
         reload: [
-            bind, allowed_hosts, trusted_proxies, forwarded, root_path,
+            secret_key, secret_key_fallbacks, bind, allowed_hosts, trusted_proxies, forwarded, root_path,
             tls, location,
         ],
         apart: [limits, timeouts, drain],
     });
     keys.extend(
         changed!(LimitsConfig "server.limits", &running.limits, &read.limits, {
-            restart: [send_queue_total, file_cache],
-            reload: [connections, connections_per_ip, header_size, body_size, min_rate],
+            restart: [],
+            reload: [
+                connections, connections_per_ip, header_size, body_size, file_cache,
+                send_queue_total, min_rate,
+            ],
         }),
     );
     keys.extend(
@@ -221,21 +226,23 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
 
 fn session_keys(running: &SessionConfig, read: &SessionConfig) -> Vec<Changed> {
     changed!(SessionConfig "session", running, read, {
-        restart: [
+        restart: [],
+        reload: [
             store, cookie, max_age, path, domain, secure, http_only, same_site, cache,
-            check_interval, timeout, connections, sweep_interval, django,
+            check_interval, timeout, connections, sweep_interval, django, location,
         ],
-        reload: [location],
     })
 }
 
 fn channel_layer_keys(running: &ChannelLayerConfig, read: &ChannelLayerConfig) -> Vec<Changed> {
     changed!(ChannelLayerConfig "channel_layer", running, read, {
         restart: [
-            backend, format, prefix, serializer, symmetric_encryption_keys, capacity, expiry,
-            group_expiry, timeout, lease, queue, history_size, group_history_size, max_rooms,
+            backend, format, prefix, serializer, symmetric_encryption_keys, group_expiry, timeout,
+            lease, queue,
         ],
-        reload: [location],
+        reload: [
+            capacity, expiry, history_size, group_history_size, max_rooms, location,
+        ],
     })
 }
 

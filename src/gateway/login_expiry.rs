@@ -2,48 +2,52 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+use arc_swap::Guard;
+use tokio::time::Instant;
 
 use super::running::Gateway;
 use crate::auth::Login;
 use crate::database::StoreError;
 use crate::http::event_streams::EventStreams;
 use crate::pace::Pace;
+use crate::services::next_after;
 use crate::websocket::{Cause, Ending, SocketHandle};
 
 /// The number of sessions that one query checks.
 const LOOKED_AT_ONCE: usize = 1000;
 
 impl Gateway {
-    /// Checks the logins of open sockets and event streams at the interval `every`; at zero, never.
-    /// A logout in this process takes effect at once.
+    /// Checks the logins of open sockets and event streams every `session.check_interval`. A logout
+    /// in this process takes effect at once.
     ///
     /// A socket depends on the session or the token that it was opened with. It is closed with
     /// 4401, and an event stream ends, when the session or its user is deleted, when the password
     /// changes, or when the token expires. While a store is unavailable, no socket is closed.
-    pub fn watch_logins(&self, every: Duration) {
+    pub fn watch_logins(&self) {
         let gateway = self.clone();
         let tasks = self.services().tasks.clone();
         self.services().tasks.spawn("logins", async move {
+            let mut changed = gateway.services().settings_changed();
+            let mut checked = Instant::now();
             loop {
-                let interval = async {
-                    match every {
-                        Duration::ZERO => std::future::pending().await,
-                        every => tokio::time::sleep(every).await,
-                    }
-                };
+                // Loaded as a clone: the task waits with it until the settings are replaced.
+                let settings = Guard::into_inner(gateway.services().settings());
                 tokio::select! {
-                    keys = gateway.services().auth.until_logged_out() => {
+                    keys = settings.auth.until_logged_out() => {
                         let is_over = |login: &Login| {
                             matches!(login, Login::Session { key, .. } if keys.contains(key))
                         };
                         gateway.close_logins(is_over).await;
                     }
-                    () = interval => {
+                    () = next_after(checked, settings.check_interval) => {
+                        checked = Instant::now();
                         gateway.services().evict_expired();
                         // The store logs its failure; the next interval tries again.
                         let _ = gateway.close_ended_logins().await;
                     }
+                    _ = changed.changed() => {}
                     () = tasks.stopping() => return,
                 }
             }
@@ -72,12 +76,12 @@ impl Gateway {
                 }
             }
         }
-        let services = self.services();
+        let settings = Guard::into_inner(self.services().settings());
         let sessions: Vec<(&str, &str, bool)> = sessions.into_iter().collect();
         let mut gone: HashSet<(&str, &str, bool)> = HashSet::new();
         let mut outcome = Ok(());
         for some in sessions.chunks(LOOKED_AT_ONCE) {
-            match services.auth.ended(&services.sessions, some).await {
+            match settings.auth.ended(&settings.sessions, some).await {
                 Ok(are_ended) => {
                     let some = some.iter().copied().zip(are_ended);
                     gone.extend(some.filter_map(|(login, is_ended)| is_ended.then_some(login)));

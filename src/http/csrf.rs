@@ -72,7 +72,7 @@ impl Csrf<'_> {
         let session = scope.session.as_ref();
         let logged_in = session.filter(|session| session.get(session_key::USER_ID).is_some());
         CsrfClient {
-            cookie: scope.cookie(&self.0.csrf.cookie),
+            cookie: scope.cookie(&self.0.settings().csrf.cookie),
             session: session.cloned(),
             bound_to: logged_in
                 .and_then(|session| session.key())
@@ -84,7 +84,8 @@ impl Csrf<'_> {
     /// Returns the token in a request's header field.
     #[must_use]
     pub fn header_token(self, scope: &Scope) -> Option<String> {
-        scope.headers.text(&self.0.csrf.header).map(str::to_owned)
+        let settings = self.0.settings();
+        scope.headers.text(&settings.csrf.header).map(str::to_owned)
     }
 
     /// Returns a token for a client's page, with a new mask each time.
@@ -106,7 +107,7 @@ impl Csrf<'_> {
         } else {
             mask(&secret)
         };
-        let is_cookie = is_new && !self.0.csrf.use_sessions;
+        let is_cookie = is_new && !self.0.settings().csrf.use_sessions;
         CsrfToken {
             token,
             new_cookie: is_cookie.then_some(secret),
@@ -124,15 +125,17 @@ impl Csrf<'_> {
     pub(crate) fn set_cookie(self, token: &CsrfToken, scope: &Scope) -> Option<HeaderValue> {
         let is_https = scope.security == Scheme::Secure;
         let value = token.new_cookie.as_deref()?;
-        let name = &self.0.csrf.cookie;
-        let cookie = self.0.sessions.cookie_beside(name, MAX_AGE);
+        let settings = self.0.settings();
+        let name = &settings.csrf.cookie;
+        let cookie = settings.sessions.cookie_beside(name, MAX_AGE);
         cookie.header(Some(value), is_https)
     }
 
     /// Returns whether secrets and tokens have Django's format. Secrets in a session need no
     /// signature.
     fn is_in_djangos_form(self) -> bool {
-        self.0.csrf.use_sessions || self.0.sessions.is_read_only()
+        let settings = self.0.settings();
+        settings.csrf.use_sessions || settings.sessions.is_read_only()
     }
 
     /// Refuses a request with 403 unless it comes from one of our own pages. `sent` is the token in
@@ -152,7 +155,8 @@ impl Csrf<'_> {
             return refuse(scope, self.no_secret(&client));
         };
         let Some(sent) = sent.filter(|sent| !sent.is_empty()) else {
-            let header = &self.0.csrf.header;
+            let settings = self.0.settings();
+            let header = &settings.csrf.header;
             let why = format!(
                 "missing CSRF token: send it in the form field {FIELD} or the header field {header} (csrf.header)"
             );
@@ -176,9 +180,10 @@ impl Csrf<'_> {
 
     /// Explains why a client has no secret, and which setting decides where it is stored.
     fn no_secret(self, client: &CsrfClient) -> String {
-        let name = &self.0.csrf.cookie;
-        let is_django = self.0.sessions.is_read_only();
-        if self.0.csrf.use_sessions {
+        let settings = self.0.settings();
+        let name = &settings.csrf.cookie;
+        let is_django = settings.sessions.is_read_only();
+        if settings.csrf.use_sessions {
             let why = "no CSRF token in the session (csrf.use_sessions)";
             return match (&client.session, &client.cookie) {
                 (None, _) => format!("{why}: the route has no middleware \"session\""),
@@ -226,7 +231,8 @@ impl Csrf<'_> {
         };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let name = authority.split(':').next().unwrap_or_default();
-        let domain = self.0.sessions.cookie_domain().trim_start_matches('.');
+        let settings = self.0.settings();
+        let domain = settings.sessions.cookie_domain().trim_start_matches('.');
         let is_of_domain = !domain.is_empty()
             && (name == domain
                 || name
@@ -244,7 +250,8 @@ impl Csrf<'_> {
 
     /// Returns the client's secret, if we issued it.
     fn secret(self, client: &CsrfClient) -> Option<String> {
-        if self.0.csrf.use_sessions {
+        let settings = self.0.settings();
+        if settings.csrf.use_sessions {
             let kept = client.session.as_ref()?.get(SESSION_KEY)?;
             return unmask_django(kept.as_str()?);
         }
@@ -253,7 +260,7 @@ impl Csrf<'_> {
             return unmask_django(cookie);
         }
         let (nonce, signature) = cookie.split_once('.')?;
-        let is_signed = self.0.secrets.keys().iter().any(|key| {
+        let is_signed = settings.secrets.keys().iter().any(|key| {
             let expected = sign(key, nonce, &client.bound_to);
             bool::from(expected.as_bytes().ct_eq(signature.as_bytes()))
         });
@@ -262,8 +269,9 @@ impl Csrf<'_> {
 
     /// Creates a secret; `None` if it must be stored in a session and there is no writable one.
     fn new_secret(self, client: &CsrfClient) -> Option<String> {
-        if self.0.csrf.use_sessions {
-            let is_read_only = self.0.sessions.is_read_only();
+        let settings = self.0.settings();
+        if settings.csrf.use_sessions {
+            let is_read_only = settings.sessions.is_read_only();
             let session = client.session.as_ref().filter(|_| !is_read_only)?;
             let secret = random_django();
             session.set(SESSION_KEY, secret.as_str());
@@ -273,7 +281,7 @@ impl Csrf<'_> {
             return Some(random_django());
         }
         let nonce = secrets::random(NONCE_BYTES);
-        let signature = sign(self.0.secrets.key(), &nonce, &client.bound_to);
+        let signature = sign(settings.secrets.key(), &nonce, &client.bound_to);
         Some(format!("{nonce}.{signature}"))
     }
 }

@@ -34,8 +34,9 @@ pub(crate) fn render(
         fields.append(header::VARY, HeaderValue::from_static("cookie"));
         // Without the session, the page cannot know the login that an existing cookie is bound to,
         // so it keeps that cookie.
+        let cookie_name = |name: &str| scope.cookie(name).is_some();
         let is_blind =
-            scope.session.is_none() && scope.cookie(services.sessions.cookie_name()).is_some();
+            scope.session.is_none() && cookie_name(services.settings().sessions.cookie_name());
         if let Some(cookie) = Csrf(services)
             .set_cookie(token, scope)
             .filter(|_| !is_blind)

@@ -70,10 +70,12 @@ impl Auth {
         let identified = match self.credential(scope) {
             Some(Credential::Token(token)) => Some(self.of_token(&token)?),
             Some(Credential::Ticket(ticket)) => {
-                let identified = services.auth.of_ticket(&ticket);
+                let settings = services.settings();
+                let (auth, sessions) = (&settings.auth, &settings.sessions);
+                let identified = auth.of_ticket(&ticket);
                 let is_over = match identified.as_ref().map(|found| &found.login) {
                     // The login that the ticket was issued for may have ended since.
-                    Some(Some(login)) => services.auth.has_ended(&services.sessions, login).await?,
+                    Some(Some(login)) => auth.has_ended(sessions, login).await?,
                     Some(None) => false,
                     None => true,
                 };
@@ -112,7 +114,7 @@ impl Auth {
         services: &Services,
     ) -> Result<Option<Identified>, Failure> {
         if let Some(session) = &scope.session
-            && let Some(identified) = services.auth.of_session(session).await?
+            && let Some(identified) = services.settings().auth.of_session(session).await?
         {
             return Ok(Some(identified));
         }

@@ -24,7 +24,8 @@ impl Session {
         scope: &mut Scope,
         services: &Services,
     ) -> Result<(), Failure> {
-        let sessions = &services.sessions;
+        let settings = services.settings();
+        let sessions = &settings.sessions;
         let cookie = scope.cookie(sessions.cookie_name());
         scope.session = Some(Arc::new(sessions.open(cookie.as_deref()).await?));
         Ok(())
@@ -46,7 +47,8 @@ impl Session {
         let headers = response.headers_mut();
         if let Some(cookie) = session.take_cookie() {
             let is_https = scope.security == Scheme::Secure;
-            if let Some(field) = services.sessions.set_cookie(&cookie, is_https) {
+            let settings = services.settings();
+            if let Some(field) = settings.sessions.set_cookie(&cookie, is_https) {
                 headers.append(header::SET_COOKIE, field);
             }
         }
@@ -64,7 +66,8 @@ impl Session {
         replaced: &HeaderMap,
         headers: &mut HeaderMap,
     ) {
-        let name = services.sessions.cookie_name();
+        let settings = services.settings();
+        let name = settings.sessions.cookie_name();
         for field in replaced.get_all(header::SET_COOKIE) {
             let rest = field.as_bytes().strip_prefix(name.as_bytes());
             if rest.is_some_and(|rest| rest.starts_with(b"=")) {

@@ -9,8 +9,8 @@
 //! inherited ──> Opened::open ──> accepting ──> take_over: the files of unix sockets are ours
 //! ```
 //!
-//! An entry is known by its address: one that stays keeps its listener, and its new options apply to
-//! new connections. The connections of a listener that is closed go on.
+//! An entry is known by its address: one that stays keeps its listener, and its new options apply
+//! to new connections. The connections of a listener that is closed go on.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -177,10 +177,9 @@ impl<S: Serve> Listeners<S> {
         Ok(())
     }
 
-    /// Accepts at exactly the wanted entries: at `opened`, which are those that were
-    /// [`missing`], and at the open ones that stay. `service` makes the service of a listener's new
-    /// connections, for those that stay too. Returns what closes the others: they accept until it is
-    /// polled.
+    /// Accepts at exactly the wanted entries: at `opened`, which are those that were [`missing`],
+    /// and at the open ones that stay. `service` makes the service of a listener's new connections,
+    /// for those that stay too. Returns what closes the others: they accept until it is polled.
     pub(super) fn apply(
         &mut self,
         wanted: &[Listen],

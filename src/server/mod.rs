@@ -24,6 +24,7 @@ mod running;
 mod sent_files;
 mod signals;
 mod stall_timeout;
+mod stores;
 mod systemd;
 mod timed_stream;
 mod unread_body;

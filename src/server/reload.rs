@@ -211,6 +211,7 @@ impl Reloader {
             self.state = State::Loading {
                 preparing: prepare::start(
                     self.reload.clone(),
+                    self.gateway.services().clone(),
                     listeners.addresses(),
                     metrics.addresses(),
                 ),
@@ -294,6 +295,7 @@ impl Reloader {
             loaded,
             opened,
             opened_metrics,
+            settings,
         } = prepared;
         let Loaded {
             config,
@@ -338,6 +340,9 @@ impl Reloader {
             (None, _) => services.tls.store(None),
         }
         configure_acme(&config, services);
+        services.replace_settings(settings);
+        services.set_send_queue_total(&config);
+        services.layer.reconfigure(&config.channel_layer);
         let pace = reload_pace(&config.server);
         let ending = self.gateway.replace(table, pace);
         let limits = &config.server.limits;

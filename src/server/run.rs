@@ -22,9 +22,9 @@ use super::reload::{Reload, Reloader};
 use super::restart::{OldProcess, Restart};
 use super::running::{Running, until_linked};
 use super::signals::Signals;
+use super::stores::open_stores;
 use crate::acme::Acme;
-use crate::config::{Bind, Config, StoreUrl};
-use crate::database::diagnose;
+use crate::config::{Bind, Config};
 use crate::gateway::{Gateway, Table};
 use crate::net::{Admission, Listener, Refused, ServerTls};
 use crate::services::Services;
@@ -130,11 +130,12 @@ impl Server {
             configure_acme(&config, &services).loaded().await;
         }
         if table.uses_sessions() {
-            open_stores(&config, &services).await?;
+            let opened = open_stores(&config, &services.settings(), (true, true)).await;
+            opened.map_err(|failure| StartError::Store(failure.sentence))?;
         }
-        services.sweep_sessions(config.session.sweep_interval);
+        services.sweep_sessions();
         let gateway = Gateway::new(table, services);
-        gateway.watch_logins(config.session.check_interval);
+        gateway.watch_logins();
         watch_certificates(&gateway);
         let restart = Restart::new(gateway.services().tasks.clone());
         let old = old.take().map(|process| Predecessor {
@@ -250,35 +251,4 @@ pub(super) fn configure_acme<'s>(config: &Config, services: &'s Services) -> &'s
         &services.tasks,
     );
     &services.acme
-}
-
-/// Opens the stores of sessions and users. A database server may come up later: until then,
-/// requests that need it get 503.
-async fn open_stores(config: &Config, services: &Services) -> Result<(), StartError> {
-    let users = async {
-        match services.auth.users() {
-            Some(users) => users.ready().await,
-            None => Ok(()),
-        }
-    };
-    let (sessions, users) = tokio::join!(services.sessions.ready(), users);
-    for (key, url, opened) in [
-        ("session.store", &config.session.store, sessions),
-        ("auth.users", &config.auth.users, users),
-    ] {
-        match opened {
-            Err(error) if matches!(url, StoreUrl::Sqlite(_) | StoreUrl::DjangoSqlite(_)) => {
-                return Err(StartError::Store(diagnose(key, url, &error).await));
-            }
-            Err(error) => {
-                let cause = diagnose(key, url, &error).await;
-                let cause = cause.trim_start_matches(key).trim_start_matches(": ");
-                tracing::warn!(store = %url, "{key} unavailable: {cause}; requests that need it get 503");
-            }
-            Ok(()) => {}
-        }
-    }
-    // Last, so that no key file is written if the stores fail to open.
-    let _ = services.secrets.key();
-    Ok(())
 }

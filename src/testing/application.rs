@@ -40,7 +40,7 @@ impl Application {
             Err(sentence) => panic!("the application did not start: {sentence}"),
         };
         let gateway = Gateway::new(table, services);
-        gateway.watch_logins(config.session.check_interval);
+        gateway.watch_logins();
         Self { gateway }
     }
 

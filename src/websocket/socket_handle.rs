@@ -363,7 +363,7 @@ impl SocketHandle {
     /// of all sockets exceed `send_queue_total`.
     pub(super) fn queue_limit(&self) -> usize {
         let most = self.route.settings.send_queue;
-        if queued_bytes::total() > self.services.send_queue_total {
+        if queued_bytes::total() > self.services.send_queue_total() {
             most.min(SEND_QUEUE_SCARCE)
         } else {
             most

@@ -32,8 +32,8 @@ const EMPTY_MAX: usize = 4096;
 
 /// The memory of all histories.
 pub(super) struct HistoryBudget {
-    size_max: usize,
-    pub(super) group_size_max: usize,
+    size_max: AtomicUsize,
+    group_size_max: AtomicUsize,
     /// The sum of all charges. Written under the ledger's lock, and read without it for each event.
     bytes: AtomicUsize,
     state: Mutex<Ledger>,
@@ -87,8 +87,8 @@ impl HistoryBudget {
     /// Creates a budget of `size_max` bytes for all groups, of which one may take `group_size_max`.
     pub(super) fn new(size_max: usize, group_size_max: usize) -> Arc<Self> {
         Arc::new(Self {
-            size_max,
-            group_size_max: group_size_max.min(size_max),
+            size_max: size_max.into(),
+            group_size_max: group_size_max.min(size_max).into(),
             bytes: AtomicUsize::new(0),
             state: Mutex::default(),
             evicting: Mutex::default(),
@@ -96,9 +96,20 @@ impl HistoryBudget {
         })
     }
 
+    /// Sets other sizes.
+    pub(super) fn set_sizes(&self, size_max: usize, group_size_max: usize) {
+        self.size_max.store(size_max, Ordering::Relaxed);
+        let of_group = group_size_max.min(size_max);
+        self.group_size_max.store(of_group, Ordering::Relaxed);
+    }
+
+    fn size_max(&self) -> usize {
+        self.size_max.load(Ordering::Relaxed)
+    }
+
     /// Returns whether histories exceed the limit.
     pub(super) fn is_over(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.size_max
+        self.bytes.load(Ordering::Relaxed) > self.size_max()
     }
 
     /// Returns a guard for the sender that evicts; `None` while another one does.
@@ -117,10 +128,10 @@ impl HistoryBudget {
         let excess = self
             .bytes
             .load(Ordering::Relaxed)
-            .checked_sub(self.size_max);
+            .checked_sub(self.size_max());
         let excess = excess.filter(|excess| *excess > 0)?;
         let state = self.state();
-        let slot = state.first_left(self.size_max / 2).or_else(|| {
+        let slot = state.first_left(self.size_max() / 2).or_else(|| {
             let (_, _, slot) = state.joined.last()?;
             Some(*slot)
         })?;
@@ -338,7 +349,7 @@ impl Account {
     }
 
     pub(super) fn group_size_max(&self) -> usize {
-        self.history_budget.group_size_max
+        self.history_budget.group_size_max.load(Ordering::Relaxed)
     }
 
     /// Called when the group gets its first member, and when its last one has left.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use super::local_groups::{LocalGroups, PreparedJoin};
 use super::mailbox;
 use super::presence::PresenceChange;
@@ -41,7 +43,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 pub struct ChannelLayer(Arc<LayerInner>);
 
 struct LayerInner {
-    settings: LayerSettings,
+    /// The bounds of new mailboxes; the others are where they are kept.
+    settings: ArcSwap<LayerSettings>,
     last_member: AtomicU64,
     local: Arc<LocalGroups>,
     remote: OnceLock<Remote>,
@@ -61,7 +64,7 @@ impl ChannelLayer {
     pub fn new(settings: LayerSettings, tasks: Tasks) -> Self {
         Self(Arc::new(LayerInner {
             local: Arc::new(LocalGroups::new(&settings, tasks)),
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             last_member: AtomicU64::new(0),
             remote: OnceLock::new(),
         }))
@@ -78,6 +81,17 @@ impl ChannelLayer {
             let tasks = self.0.local.tasks();
             tasks.spawn_last("channel layer's Redis", run);
         }
+    }
+
+    /// Applies the bounds of a configuration: to new mailboxes, and to the histories and groups that
+    /// there are.
+    pub(crate) fn reconfigure(&self, config: &ChannelLayerConfig) {
+        let settings = LayerSettings::from(config);
+        self.0.local.reconfigure(&settings);
+        if let Some(remote) = self.remote() {
+            remote.reconfigure(&settings);
+        }
+        self.0.settings.store(Arc::new(settings));
     }
 
     /// Returns the link to the other processes; `None` without Redis.
@@ -97,7 +111,7 @@ impl ChannelLayer {
     pub fn mailbox(&self) -> Arc<Mailbox> {
         let LayerSettings {
             capacity, expiry, ..
-        } = self.0.settings;
+        } = **self.0.settings.load();
         Arc::new(Mailbox::new(capacity, mailbox::BYTES_MAX, expiry))
     }
 

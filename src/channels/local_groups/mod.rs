@@ -107,6 +107,13 @@ impl LocalGroups {
         }
     }
 
+    /// Applies other bounds. The next event evicts the histories that exceed them.
+    pub(super) fn reconfigure(&self, settings: &LayerSettings) {
+        let (size, of_group) = (settings.history_size, settings.group_history_size);
+        self.history_budget.set_sizes(size, of_group);
+        self.room_limit.set_max(settings.max_rooms);
+    }
+
     /// Sets the observer of the groups. Called once, before there is a group.
     pub(super) fn set_observer(&self, observer: Arc<dyn GroupObserver>) {
         let _ = self.observer.set(observer);

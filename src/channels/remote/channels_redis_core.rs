@@ -5,7 +5,8 @@
 //! So a sender writes one message into the inbox of each process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use memchr::memmem;
 use parking_lot::Mutex;
@@ -33,8 +34,8 @@ pub(super) struct ChannelsRedisCore {
     prefix: String,
     /// Identifies this process among all that use the Redis.
     client: String,
-    capacity: usize,
-    expiry: u64,
+    capacity: AtomicUsize,
+    expiry: AtomicU64,
     group_expiry: u64,
     ring: HashRing,
     state: Mutex<CoreGroups>,
@@ -122,14 +123,20 @@ impl ChannelsRedisCore {
         Self {
             ring: HashRing::new(servers, Some(prefix)),
             prefix: prefix.to_owned(),
-            capacity: config.capacity,
-            expiry: config.expiry.as_secs(),
+            capacity: config.capacity.into(),
+            expiry: config.expiry.as_secs().into(),
             group_expiry: config.group_expiry.as_secs(),
             client: random_hex(),
             state: Mutex::default(),
             work: Notify::new(),
             last_score: Mutex::default(),
         }
+    }
+
+    /// Sets the bounds of messages that are sent from now on.
+    pub(super) fn set_bounds(&self, capacity: usize, expiry: Duration) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.expiry.store(expiry.as_secs(), Ordering::Relaxed);
     }
 
     /// Returns the local part of a new channel's name.
@@ -410,8 +417,8 @@ impl ChannelsRedisCore {
         member.extend(content);
         let mut call = ENQUEUE.call(&[key]);
         call.arg(self.next_score())
-            .arg(self.expiry)
-            .arg(self.capacity)
+            .arg(self.expiry.load(Ordering::Relaxed))
+            .arg(self.capacity.load(Ordering::Relaxed))
             .arg(member);
         call
     }

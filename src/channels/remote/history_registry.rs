@@ -8,6 +8,7 @@
 //! those that no process subscribes to, and registers the others again. In a cluster the registry
 //! is on one master and each history on its own, so no single script could do both.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::counter;
@@ -60,7 +61,7 @@ impl Connection {
 
     /// Registers histories and evicts others; returns whether the total still exceeds the limit.
     async fn register_sizes(&self, mut new: UnregisteredHistories<'_>) -> RedisResult<bool> {
-        let limit = self.remote.0.history_size;
+        let limit = self.remote.0.history_size.load(Ordering::Relaxed);
         let mut subscribed = UnregisteredHistories::none(new.buffer);
         let mut sum = loop {
             let (now, mut victims) = self.register_some(&mut new, limit).await?;

@@ -48,7 +48,7 @@ mod subscriptions;
 mod topology;
 pub(crate) mod wire;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::{Notify, oneshot};
 
-use self::channels_redis_codec::ChannelsRedisCodec;
+use self::channels_redis_codec::{CLOCK_DIFFERENCE, ChannelsRedisCodec};
 use self::channels_redis_core::ChannelsRedisCore;
 use self::echoes::Echoes;
 use self::fernet::Fernet;
@@ -72,7 +72,7 @@ use self::registry_buffer::RegistryBuffer;
 use self::subscriptions::Subscriptions;
 use super::group::Group;
 use super::local_groups::LocalGroups;
-use super::{GroupName, RpcHandler};
+use super::{GroupName, LayerSettings, RpcHandler};
 use crate::config::{Backend, ChannelLayerConfig, LayerFormat, RedisUrl};
 use crate::telemetry::LogThrottle;
 
@@ -93,8 +93,8 @@ struct RemoteInner {
     group_expiry: Duration,
     timeout: Duration,
     lease: Duration,
-    history_size: usize,
-    group_history_size: usize,
+    history_size: AtomicUsize,
+    group_history_size: AtomicUsize,
     codec: ChannelsRedisCodec,
     core: Arc<ChannelsRedisCore>,
     outbox: Outbox,
@@ -159,7 +159,7 @@ impl Remote {
         // As in channels_redis: the core layer rejects old messages, the pubsub layer does not
         // check their age.
         let max_age =
-            (config.format == LayerFormat::Core).then(|| config.expiry + Duration::from_secs(10));
+            (config.format == LayerFormat::Core).then(|| config.expiry + CLOCK_DIFFERENCE);
         let core = Arc::new(ChannelsRedisCore::new(config, urls.len()));
         let subscriptions = Arc::<Subscriptions>::default();
         let echoes = Arc::<Echoes>::default();
@@ -180,8 +180,8 @@ impl Remote {
             group_expiry: config.group_expiry,
             timeout: config.timeout,
             lease: config.lease,
-            history_size: config.history_size.as_usize(),
-            group_history_size: config.group_history_size.as_usize(),
+            history_size: config.history_size.as_usize().into(),
+            group_history_size: config.group_history_size.as_usize().into(),
             codec: ChannelsRedisCodec::new(config.serializer, keys, max_age),
             core,
             subscriptions,
@@ -202,6 +202,19 @@ impl Remote {
             undecryptable: LogThrottle::new(),
             masters: Mutex::default(),
         })))
+    }
+
+    /// Applies other bounds to what is sent from now on.
+    pub(super) fn reconfigure(&self, settings: &LayerSettings) {
+        let inner = &self.0;
+        inner
+            .history_size
+            .store(settings.history_size, Ordering::Relaxed);
+        inner
+            .group_history_size
+            .store(settings.group_history_size, Ordering::Relaxed);
+        inner.core.set_bounds(settings.capacity, settings.expiry);
+        inner.codec.set_expiry(settings.expiry);
     }
 
     /// Returns whether the process is connected to Redis.

@@ -1,6 +1,7 @@
 //! Pipeline writer: sends the commands of the outbox to Redis, one pipeline at a time.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use redis::{Cmd, RedisResult, Value};
 
@@ -166,7 +167,7 @@ impl Connection {
         call.arg(&epoch_bytes()[..])
             .arg(u8::from(append.attempt == Attempt::Repeated))
             .arg(seq_before.unwrap_or(0))
-            .arg(inner.group_history_size);
+            .arg(inner.group_history_size.load(Ordering::Relaxed));
         call
     }
 

@@ -125,7 +125,8 @@ impl View for Login {
             Err(refused) => return self.too_many(&request, &sent, refused.wait),
         };
         attempts.delay(&attempt, request.deadline).await;
-        let auth = &services.auth;
+        let settings = services.settings();
+        let auth = &settings.auth;
         let checked = auth.check_password(&sent.username, &sent.password).await;
         let checked = checked.inspect_err(|_| attempts.give_back(&attempt));
         let Some(account) = checked? else {

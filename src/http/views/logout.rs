@@ -68,7 +68,7 @@ impl View for Logout {
         session.flush();
         // Saved now instead of with the response, so that the sockets are closed at once.
         session.save().await?;
-        services.auth.logged_out(key);
+        services.settings().auth.logged_out(key);
         tracing::info!(id = %scope.request_id, user = scope.user.as_ref().map(|user| user.name.as_str()), "logged out");
         self.done(scope)
     }

@@ -42,7 +42,7 @@ impl View for Ticket {
     }
 
     async fn call(&self, request: Request) -> Result<Response, Failure> {
-        let (scope, auth) = (&request.scope, &request.services.auth);
+        let scope = &request.scope;
         post_only(scope)?;
         let Some(user) = &scope.user else {
             return Err(Failure::new(StatusCode::UNAUTHORIZED, "log in first"));
@@ -58,6 +58,8 @@ impl View for Ticket {
             user: user.clone(),
             login: scope.login.clone(),
         };
+        let settings = request.services.settings();
+        let auth = &settings.auth;
         let Some(ticket) = auth.issue_ticket(identified) else {
             let failure = Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -5,9 +5,11 @@ use std::pin::Pin;
 use tokio::sync::oneshot;
 
 use super::{Loaded, Reload};
-use crate::config::{Bind, Problem, Problems, SourceLocation};
+use crate::config::{Bind, Config, Problem, Problems, SourceLocation};
 use crate::server::listeners::{OpenError, Opened, missing};
 use crate::server::metrics_listeners::MetricsListeners;
+use crate::server::stores::open_stores;
+use crate::services::{Services, Settings, StoreFailure};
 
 /// A configuration that can be applied.
 pub(super) struct Prepared {
@@ -16,6 +18,8 @@ pub(super) struct Prepared {
     pub(super) opened: Opened,
     /// The same of `metrics.bind`.
     pub(super) opened_metrics: Opened,
+    /// Sessions, users and keys, with their stores open.
+    pub(super) settings: Settings,
 }
 
 /// The outcome of a preparation; `None` if the thread panicked, which is logged.
@@ -26,31 +30,63 @@ pub(super) type Preparing = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Starts to prepare. `open` are the addresses of the open listeners, `open_metrics` those of
 /// `metrics.bind`.
-pub(super) fn start(reload: Reload, open: Vec<Bind>, open_metrics: Vec<Bind>) -> Preparing {
+pub(super) fn start(
+    reload: Reload,
+    services: Services,
+    open: Vec<Bind>,
+    open_metrics: Vec<Bind>,
+) -> Preparing {
     let loading = start_loading(reload);
     Box::pin(async move {
         let loaded = match *loading.await.ok()? {
             Ok(loaded) => loaded,
             Err(problems) => return Some(Err(problems)),
         };
-        let config = &loaded.config;
-        let missing = missing(&config.server.bind, &open);
-        let opened = match Opened::open(missing, Vec::new()).await {
-            Ok(opened) => opened,
-            Err(error) => return Some(Err(problem_of(&config.server.location, &error))),
-        };
-        let mut inherited = Vec::new();
-        let opening = MetricsListeners::open(config, &open_metrics, &mut inherited);
-        let opened_metrics = match opening.await {
-            Ok(opened) => opened,
-            Err(error) => return Some(Err(problem_of(&config.metrics.location, &error))),
-        };
-        Some(Ok(Prepared {
-            loaded,
-            opened,
-            opened_metrics,
-        }))
+        Some(open_all(loaded, &services, &open, &open_metrics).await)
     })
+}
+
+async fn open_all(
+    loaded: Loaded,
+    services: &Services,
+    open: &[Bind],
+    open_metrics: &[Bind],
+) -> Result<Prepared, Problems> {
+    let config = &loaded.config;
+    let missing = missing(&config.server.bind, open);
+    let opened = Opened::open(missing, Vec::new()).await;
+    let opened = opened.map_err(|error| problem_of(&config.server.location, &error))?;
+    let mut inherited = Vec::new();
+    let opened_metrics = MetricsListeners::open(config, open_metrics, &mut inherited).await;
+    let opened_metrics =
+        opened_metrics.map_err(|error| problem_of(&config.metrics.location, &error))?;
+    let before = services.settings();
+    let settings =
+        Settings::new(config, Some(&before)).map_err(|error| of_store(config, &error))?;
+    if loaded.table.uses_sessions() {
+        let differ = settings.stores_differ(&before);
+        let opened = open_stores(config, &settings, differ).await;
+        opened.map_err(|error| of_store(config, &error))?;
+    }
+    Ok(Prepared {
+        opened,
+        opened_metrics,
+        settings,
+        loaded,
+    })
+}
+
+/// Returns the Problem of a store that cannot be opened.
+fn of_store(config: &Config, failure: &StoreFailure) -> Problems {
+    let location = match failure.key.split_once('.') {
+        Some(("auth", key)) => config.auth.location.key(key),
+        Some((_, key)) => config.session.location.key(key),
+        None => (*config.session.location).clone(),
+    };
+    let sentence = failure.sentence.trim_start_matches(failure.key);
+    let mut problems = Problems::default();
+    problems.push(Problem::error(location, sentence.trim_start_matches(": ")));
+    problems
 }
 
 /// Returns the Problem of a listener that cannot be opened, of the section at this location.

@@ -45,9 +45,9 @@ pub struct SessionStore(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    backend: Backend,
+    backend: Arc<Backend>,
     cookie: CookieAttributes,
-    cache: TtlCache<String, Arc<Map<String, Value>>>,
+    cache: Arc<TtlCache<String, Arc<Map<String, Value>>>>,
 }
 
 #[derive(Debug)]
@@ -82,10 +82,27 @@ impl SessionStore {
             _ => Backend::Memory(Memory::default()),
         };
         Self(Arc::new(Shared {
-            backend,
+            backend: Arc::new(backend),
             cookie: CookieAttributes::of_session(config),
-            cache: TtlCache::new(config.cache),
+            cache: Arc::new(TtlCache::new(config.cache)),
         }))
+    }
+
+    /// Returns the same store with the cookie and the cache of another configuration.
+    pub(crate) fn reconfigured(&self, config: &SessionConfig) -> Self {
+        Self(Arc::new(Shared {
+            backend: self.0.backend.clone(),
+            cookie: CookieAttributes::of_session(config),
+            cache: match self.0.cache.ttl() == config.cache {
+                true => self.0.cache.clone(),
+                false => Arc::new(TtlCache::new(config.cache)),
+            },
+        }))
+    }
+
+    /// Returns whether both keep their sessions in the same place.
+    pub(crate) fn has_store_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.backend, &other.0.backend)
     }
 
     /// Returns the session for a cookie's value. An unknown key is never adopted: it gives an empty
@@ -133,7 +150,7 @@ impl SessionStore {
     /// Returns whether a Django project owns the store.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        matches!(self.0.backend, Backend::Django(_))
+        matches!(*self.0.backend, Backend::Django(_))
     }
 
     /// Evicts expired entries of the cache.
@@ -143,7 +160,7 @@ impl SessionStore {
 
     /// Opens the database, if any.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        match &self.0.backend {
+        match &*self.0.backend {
             Backend::Sql(sql) => sql.database.ready().await,
             Backend::Django(django) => django.ready().await,
             Backend::Memory(_) => Ok(()),
@@ -152,7 +169,7 @@ impl SessionStore {
 
     /// Deletes expired sessions and returns their number.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        match &self.0.backend {
+        match &*self.0.backend {
             Backend::Memory(memory) => Ok(memory.sweep()),
             Backend::Sql(sql) if sql.database.is_open() => sql.sweep().await,
             Backend::Sql(_) => Ok(0), // not opened yet
@@ -183,7 +200,7 @@ impl SessionStore {
     /// Reads many sessions from the store in the order of their keys, bypassing the cache.
     pub(crate) async fn read_many(&self, keys: &[&str]) -> Result<Vec<Option<Stored>>, StoreError> {
         let hashes = || keys.iter().map(|key| hash(key)).collect::<Vec<_>>();
-        Ok(match &self.0.backend {
+        Ok(match &*self.0.backend {
             Backend::Memory(memory) => hashes().iter().map(|hash| memory.read(hash)).collect(),
             Backend::Sql(sql) => {
                 let hashes = hashes();
@@ -198,7 +215,7 @@ impl SessionStore {
     /// Stores a new session and returns its key.
     pub(super) async fn insert(&self, data: &Map<String, Value>) -> Result<Arc<str>, StoreError> {
         let key = new_key();
-        match &self.0.backend {
+        match &*self.0.backend {
             Backend::Memory(memory) => {
                 memory.insert(&hash(&key), data, Instant::now() + self.max_age());
             }
@@ -217,7 +234,7 @@ impl SessionStore {
         data: &Map<String, Value>,
     ) -> Result<bool, StoreError> {
         self.0.cache.remove(key);
-        let is_replaced = match &self.0.backend {
+        let is_replaced = match &*self.0.backend {
             Backend::Memory(memory) => {
                 memory.replace(&hash(key), version, data, Instant::now() + self.max_age())
             }
@@ -234,7 +251,7 @@ impl SessionStore {
     /// Deletes a session.
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.0.cache.remove(key);
-        match &self.0.backend {
+        match &*self.0.backend {
             Backend::Memory(memory) => memory.delete(&hash(key)),
             Backend::Sql(sql) => sql.delete(&hash(key)).await?,
             Backend::Django(_) => return Err(StoreError::ReadOnly),
@@ -249,7 +266,7 @@ impl SessionStore {
 
     /// Returns whether a cookie's value has the form of a key. Other values are not looked up.
     fn is_key(&self, value: &str) -> bool {
-        match &self.0.backend {
+        match &*self.0.backend {
             Backend::Django(django) => django.is_key(value),
             Backend::Memory(_) | Backend::Sql(_) => {
                 value.len() == KEY_CHARACTERS && value.bytes().all(|byte| ALPHABET.contains(&byte))

@@ -151,7 +151,12 @@ fn every_changed_key_is_applied_by_a_reload_or_needs_a_restart() {
                 "websocket" => assert_ne!(hash_of(one), hash_of(other), "{path}"),
                 "http" => assert_ne!(running.http_routes[0], read.http_routes[0], "{path}"),
                 "templates" => assert_ne!(running.templates, read.templates, "{path}"),
-                "auth" => assert_ne!(running.auth, read.auth, "{path}"),
+                "session" | "session.django" => assert_ne!(running.session, read.session, "{path}"),
+                "auth" | "auth.django" => assert_ne!(running.auth, read.auth, "{path}"),
+                "csrf" => assert_ne!(running.csrf, read.csrf, "{path}"),
+                "channel_layer" => {
+                    assert_ne!(running.channel_layer, read.channel_layer, "{path}");
+                }
                 _ => assert_ne!(running.server, read.server, "{path}"),
             }
         }

@@ -167,7 +167,8 @@ async fn names_and_passwords_are_never_sql() {
 #[tokio::test]
 async fn an_unknown_name_takes_as_long_as_a_wrong_password() {
     let site = Site::new().await;
-    let auth = &site.app.gateway().services().auth;
+    let settings = site.app.gateway().services().settings();
+    let auth = &settings.auth;
     auth.check_password("nobody", "x").await.unwrap(); // the first finds out which hash to work out
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..7 {

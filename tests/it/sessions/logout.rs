@@ -33,7 +33,8 @@ async fn live_sockets_end_with_their_login() {
         Output::Message(Message::text("\"anna\""))
     );
     // A new password ends it; removing a user ends hers.
-    let auth = &site.app.gateway().services().auth;
+    let settings = site.app.gateway().services().settings();
+    let auth = &settings.auth;
     let encoded = auth.hash("another-password").await.unwrap();
     assert!(site.users().set_password("anna", &encoded).await.unwrap());
     assert_eq!(closed_with(&mut of_elsewhere).await, 4401);

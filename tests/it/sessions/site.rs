@@ -194,12 +194,14 @@ impl Site {
         site
     }
 
-    pub(super) fn users(&self) -> &oneport::auth::Users {
-        self.app.gateway().services().auth.users().unwrap()
+    pub(super) fn users(&self) -> oneport::auth::Users {
+        let settings = self.app.gateway().services().settings();
+        settings.auth.users().unwrap().clone()
     }
 
     pub(super) async fn add(&self, name: &str, is_staff: bool) {
-        let auth = &self.app.gateway().services().auth;
+        let settings = self.app.gateway().services().settings();
+        let auth = &settings.auth;
         let encoded = auth.hash(&format!("{name}-password")).await.unwrap();
         self.users().add(name, &encoded, is_staff).await.unwrap();
     }

@@ -168,7 +168,8 @@ async fn expired_sessions_are_not_read_and_are_swept() {
     assert_eq!(browser.user().await.as_deref(), Some("anna"));
     tokio::time::sleep(Duration::from_millis(2100)).await;
     assert_eq!(browser.user().await, None);
-    let sessions = &site.app.gateway().services().sessions;
+    let settings = site.app.gateway().services().settings();
+    let sessions = &settings.sessions;
     assert_eq!(sessions.sweep().await.unwrap(), 1);
     assert_eq!(sessions.sweep().await.unwrap(), 0);
 }

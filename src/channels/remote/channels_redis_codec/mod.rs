@@ -9,6 +9,7 @@ mod msgpack;
 mod to_json;
 mod to_msgpack;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::error::Category;
@@ -33,12 +34,15 @@ const NESTING_READ_MAX: usize = 1024;
 /// The most digits of an integer that Python reads in JSON.
 const INTEGER_DIGITS_MAX: usize = 4300;
 
+/// How much older than its expiry a message may be: the clocks of two machines differ.
+pub(super) const CLOCK_DIFFERENCE: Duration = Duration::from_secs(10);
+
 /// Reads and writes events in the format of `channels_redis`.
 pub(crate) struct ChannelsRedisCodec {
     serializer: Serializer,
     keys: Vec<Fernet>,
     /// The maximum age of an encrypted event.
-    max_age: Option<Duration>,
+    max_age: AtomicU64,
 }
 
 /// An event in the format's serializer, before it is encrypted.
@@ -150,8 +154,21 @@ impl ChannelsRedisCodec {
         Self {
             serializer,
             keys,
-            max_age,
+            max_age: max_age.map_or(0, |max_age| max_age.as_secs()).into(),
         }
+    }
+
+    /// Sets how long messages live, if their age is checked at all.
+    pub(super) fn set_expiry(&self, expiry: Duration) {
+        if self.max_age().is_some() {
+            let max_age = (expiry + CLOCK_DIFFERENCE).as_secs();
+            self.max_age.store(max_age, Ordering::Relaxed);
+        }
+    }
+
+    fn max_age(&self) -> Option<Duration> {
+        let seconds = self.max_age.load(Ordering::Relaxed);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
     /// Writes an event in the format's serializer. Fails if it cannot carry the event.
@@ -207,7 +224,7 @@ impl ChannelsRedisCodec {
             let found = self
                 .keys
                 .iter()
-                .find_map(|key| key.decrypt(bytes, self.max_age));
+                .find_map(|key| key.decrypt(bytes, self.max_age()));
             decrypted = found.ok_or(DecodeError::Undecryptable)?;
             &decrypted
         };

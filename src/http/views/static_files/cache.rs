@@ -110,6 +110,26 @@ impl Equivalent<Key> for KeyRef<'_> {
     }
 }
 
+/// The cache of a server, by its size: a reload that changes it starts with an empty one. The views
+/// of before keep theirs until their requests have ended.
+#[derive(Debug, Default)]
+pub(super) struct FileCaches(Mutex<Option<(u64, Arc<FileCache>)>>);
+
+impl FileCaches {
+    /// Returns the cache of so many bytes.
+    pub(super) fn of(&self, bytes: u64) -> Arc<FileCache> {
+        let mut current = self.0.lock();
+        match &*current {
+            Some((size, cache)) if *size == bytes => cache.clone(),
+            _ => {
+                let cache = Arc::new(FileCache::new(bytes));
+                *current = Some((bytes, cache.clone()));
+                cache
+            }
+        }
+    }
+}
+
 /// Weighs entries by what their cache is bounded in.
 #[derive(Clone, Copy, Debug)]
 enum Weight {

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, StatusCode, header};
 
-use cache::{FileCache, Lookup, Space};
+use cache::{FileCache, FileCaches, Lookup, Space};
 use cache_control::CacheControl;
 use entry::{Entry, Found};
 use options::{Dotfiles, NO_CACHE, Options};
@@ -214,13 +214,13 @@ impl Static {
     fn served(&self, services: &Services) -> &Served {
         self.served.get_or_init(|| {
             let threads = services.shared::<FileThreads>().of(&self.directory);
-            let cache = services.shared::<OnceLock<Arc<FileCache>>>();
-            let cache = cache.get_or_init(|| Arc::new(FileCache::new(services.file_cache)));
+            let cache = services.shared::<FileCaches>();
+            let cache = cache.of(services.settings().file_cache);
             let (dir, symlinks) = (self.options.dir.0.clone(), self.options.symlinks);
             Served {
                 root: Arc::new(Root::new(dir, symlinks, threads)),
-                cache: cache.clone(),
                 space: cache.space(self.options.settings()),
+                cache,
             }
         })
     }

@@ -146,7 +146,7 @@ impl Tunnel {
     pub(super) fn poll_directions(&mut self, cx: &mut Context<'_>) -> Progress {
         let handle = &*self.handle;
         let services = handle.services();
-        let is_scarce = queued_bytes::total() > services.send_queue_total;
+        let is_scarce = queued_bytes::total() > services.send_queue_total();
         let turn = Turn {
             now: services.clock.now(),
             reads: READS_PER_POLL,
