@@ -49,6 +49,11 @@ pub(super) enum Command {
     /// The certificate is for localhost, 127.0.0.1, ::1 and the names given. A second run keeps the
     /// CA, and the certificate unless it ends soon or lacks a name.
     DevCert(DevCertArguments),
+    /// Explain why a WebSocket was closed, and what to do about it.
+    ///
+    /// Takes the cause of a line of the access log, a close code, or the status of a refused
+    /// handshake.
+    ExplainClose(ExplainCloseArguments),
     /// Print shell completions.
     Completions(CompletionsArguments),
     /// Write the manual pages into a directory.
@@ -87,7 +92,7 @@ pub(super) struct CheckArguments {
 pub(super) enum CheckFormat {
     /// Human-readable text.
     Text,
-    /// A JSON array of objects: file, line, column, path, severity, message, hint.
+    /// JSON; of `check`, an array of objects: file, line, column, path, severity, message, hint.
     Json,
 }
 
@@ -266,6 +271,16 @@ pub(super) struct DevCertArguments {
     /// Further host names and addresses, such as chat.test or 192.168.1.2.
     #[arg(value_name = "NAME")]
     pub(super) names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainCloseArguments {
+    /// The cause, such as slow_client; the close code, such as 1013; or the status, such as 403.
+    #[arg(value_name = "CODE|CAUSE", allow_hyphen_values = true)]
+    pub(super) word: String,
+    /// The output format.
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    pub(super) format: CheckFormat,
 }
 
 #[derive(Args, Debug)]

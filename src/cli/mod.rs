@@ -1,9 +1,10 @@
 //! Command line: `oneport serve`, `check`, `routes`, `resolve`, `user`, `publish`, `top`, `init`,
-//! `dev-cert`, `completions`, `man`.
+//! `dev-cert`, `explain-close`, `completions`, `man`.
 
 mod arguments;
 mod check;
 mod dev_cert;
+mod explain_close;
 mod init;
 mod man;
 mod output;
@@ -58,6 +59,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Init(init) => init::run(&init),
         Command::DevCert(dev_cert) => dev_cert::run(&dev_cert),
         Command::Man(man) => man::run(&man),
+        Command::ExplainClose(explain) => explain_close::run(&explain),
         Command::Completions(completions) => arguments::print_completions(completions.shell),
     })
 }

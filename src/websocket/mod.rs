@@ -17,6 +17,7 @@ pub mod decoder;
 pub(crate) mod deflate;
 mod directory;
 mod driver;
+pub mod explanation;
 pub mod extension;
 pub mod frame;
 mod group_member;

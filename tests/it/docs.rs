@@ -489,6 +489,11 @@ fn close_codes_and_reasons_are_those_of_the_code() {
             .map(|found| found[1].to_owned())
             .collect();
         assert_eq!(listed, reasons[label], "the reasons of {label}");
+        let mut remedies: Vec<&str> = Cause::with_label(label)
+            .map(|cause| cause.explanation().remedy)
+            .collect();
+        remedies.dedup();
+        assert_eq!(row.cells[4], remedies.join(" "), "what to do about {label}");
     }
 }
 
