@@ -35,6 +35,12 @@ pub struct HostHeader {
     text: Box<str>,
 }
 
+impl std::fmt::Display for HostHeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl HostHeader {
     /// Parses the value of a `Host` header or the authority of a request target.
     pub fn parse(text: &str) -> Result<Self, BadHost> {

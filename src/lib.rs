@@ -52,6 +52,7 @@ pub mod host;
 pub mod http;
 pub mod middleware;
 pub mod net;
+mod otlp;
 pub mod pace;
 mod queued_bytes;
 pub mod reload_handle;

@@ -12,7 +12,7 @@ use super::{CONFIG, FAILURE, OK, routes};
 use crate::config::{Config, LogFormat, Problems, Workers, process_environment};
 use crate::gateway::Registry;
 use crate::net::descriptors;
-use crate::server::{Loaded, OldProcess, Reload, Server};
+use crate::server::{Loaded, OldProcess, Reload, Server, log_problems};
 use crate::telemetry::{self, Flush, LogQueue};
 
 /// The minimum number of open files: the server's own, and a share for everything except
@@ -54,7 +54,13 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     if format == telemetry::Format::Text {
         print_problems(&loaded.warnings);
     }
-    let _log = telemetry::start_log(format, &log.level, log.access);
+    let _log = match telemetry::start_log_with(&log.settings()) {
+        Ok(started) => started,
+        Err(error) => {
+            refuse(&arguments.file.config, &log_problems(log, &error));
+            return CONFIG;
+        }
+    };
     std::panic::set_hook(Box::new(log_panic));
     if format == telemetry::Format::Json {
         loaded

@@ -16,7 +16,8 @@ use tokio::time::{Instant, Sleep};
 use super::error::{BoxError, ClientError, UploadFailed};
 use super::http2;
 use super::pool::Lease;
-use super::{EndsAt, Permit};
+use super::{EndsAt, Permit, span};
+use crate::telemetry::trace::Span;
 
 /// The body of a request.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ struct Stream {
     progress: Arc<UploadProgress>,
 }
 
-/// How far a streamed body has come. It decides when the response's head is due, and who is at fault
-/// if it does not come.
+/// How far a streamed body has come. It decides when the response's head is due, and who is at
+/// fault if it does not come.
 #[derive(Debug, Default)]
 pub(super) struct UploadProgress {
     progress: Mutex<Progress>,
@@ -252,6 +253,8 @@ pub struct ResponseBody {
     left: u64,
     deadline: Option<Deadline>,
     permit: Option<Permit>,
+    /// The request's span; `None` while nothing is traced.
+    span: Option<Box<Span>>,
 }
 
 /// The deadlines of a body. The idle timeout runs only while the reader waits for the endpoint: a
@@ -322,6 +325,7 @@ impl ResponseBody {
             left: max,
             deadline: Deadline::new(idle_timeout, ends_at),
             permit: None,
+            span: None,
         }
     }
 
@@ -332,14 +336,21 @@ impl ResponseBody {
         self
     }
 
+    /// Ends a span with the body.
+    pub(super) fn within(mut self, span: Option<Box<Span>>) -> Self {
+        self.span = span;
+        self
+    }
+
     fn end(&mut self) {
         if let Some(incoming) = self.incoming.take() {
             incoming.end();
         }
-        self.permit = None;
+        (self.permit, self.span) = (None, None);
     }
 
     fn fail(&mut self, error: ClientError) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
+        span::failed(&mut self.span, &error);
         (self.incoming, self.permit) = (None, None); // closes the connection, or resets the stream
         Poll::Ready(Some(Err(error)))
     }

@@ -31,6 +31,7 @@ mod http2;
 mod informational;
 mod limited_io;
 mod pool;
+mod span;
 #[cfg(test)]
 mod tests;
 
@@ -304,18 +305,28 @@ impl Permit {
         let settings = &self.client.settings;
         let upload = request.body_mut().limit(settings.request_bytes_max);
         let timer = HeadTimer::start(self.queued);
+        let mut span = span::begin(&mut request, self.client.pool.address());
         // Not an async fn, whose future would hold the request twice.
         async move {
             let upload = upload?;
             let head = pin!(self.client.pool.send(request, &timer));
             let head_timeout = settings.head_timeout;
             let response = within(head, &timer, upload.as_deref(), head_timeout, ends_at);
-            let response = response.await??;
+            let response = match response.await.map_err(SendError::from).flatten() {
+                Ok(response) => response,
+                Err(failed) => {
+                    span::failed(&mut span, &failed.error);
+                    return Err(failed);
+                }
+            };
+            span::answered(&mut span, response.status());
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let sentence = "expected an answer, found another protocol (101)";
                 return Err(ClientError::Invalid(sentence.to_owned()).into());
             }
-            Ok(self.with_limits(response, ends_at))
+            Ok(self
+                .with_limits(response, ends_at)
+                .map(|body| body.within(span)))
         }
     }
 
@@ -331,8 +342,8 @@ impl Permit {
         })
     }
 
-    /// Sends a request that asks for another protocol, on a connection of its own, and waits for the
-    /// response's head.
+    /// Sends a request that asks for another protocol, on a connection of its own, and waits for
+    /// the response's head.
     pub(crate) async fn try_upgrade(
         &self,
         mut request: Request<RequestBody>,
@@ -341,9 +352,17 @@ impl Permit {
         let settings = &self.client.settings;
         request.body_mut().limit(settings.request_bytes_max)?;
         let timer = HeadTimer::start(self.queued);
+        let mut span = span::begin(&mut request, self.client.pool.address());
         let head = pin!(self.client.pool.send_over_new_connection(request));
         let head = within(head, &timer, None, settings.head_timeout, ends_at);
-        let (response, lease) = head.await??;
+        let (response, lease) = match head.await.map_err(SendError::from).flatten() {
+            Ok(answered) => answered,
+            Err(failed) => {
+                span::failed(&mut span, &failed.error);
+                return Err(failed);
+            }
+        };
+        span::answered(&mut span, response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some((stream, read)) = lease.into_connection().into_stream() else {
                 let source = Arc::new(io::Error::from(io::ErrorKind::UnexpectedEof));
@@ -356,7 +375,8 @@ impl Permit {
             });
         }
         let response = response.map(|body| Incoming::http1(body, lease));
-        Ok(Upgraded::Refused(self.with_limits(response, ends_at)))
+        let refused = self.with_limits(response, ends_at);
+        Ok(Upgraded::Refused(refused.map(|body| body.within(span))))
     }
 
     /// Returns whether the breaker is half open and this request decides whether it closes.

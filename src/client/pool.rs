@@ -17,6 +17,7 @@ use super::body::{Incoming, RequestBody};
 use super::connection::{Connection, SendError};
 use super::connector::{Connector, Protocol};
 use super::deadlines::HeadTimer;
+use super::endpoint_url::Address;
 use super::error::ClientError;
 use super::http2;
 use crate::clock::{Clock, Millis, Tick};
@@ -115,6 +116,10 @@ impl Pool {
         }
     }
 
+    pub(super) fn address(&self) -> &Address {
+        &self.connector.address
+    }
+
     /// Sets the owner of the tasks that HTTP/2 needs, and the clock that drops idle connections.
     pub(super) fn attach(self: &Arc<Self>, tasks: &Tasks, clock: &Clock) {
         self.runtime.get_or_init(|| Runtime {
@@ -125,8 +130,8 @@ impl Pool {
         });
     }
 
-    /// Sends a request over an idle or shared connection, or a new one, and waits for the response's
-    /// head. A connection that turns out to take no request is replaced.
+    /// Sends a request over an idle or shared connection, or a new one, and waits for the
+    /// response's head. A connection that turns out to take no request is replaced.
     #[expect(
         clippy::manual_async_fn,
         reason = "the future of an async fn would hold the request twice"
@@ -381,7 +386,8 @@ impl Pool {
         connection.park();
         let since = Instant::now();
         let mut idle = self.idle.lock();
-        // Race: compared under the lock, because `retire` counts first and then drops the idle ones.
+        // Race: compared under the lock, because `retire` counts first and then drops the idle
+        // ones.
         let is_current = generation == self.generation.load(Ordering::Relaxed);
         if is_current && idle.len() < self.settings.idle_max {
             idle.push(Idle {

@@ -59,7 +59,7 @@ pub use sections::custom_middleware::CustomMiddlewareSections;
 pub use sections::drain::DrainConfig;
 pub use sections::headers::{HeaderFields, HeaderPreset};
 pub use sections::http::{HttpDefaults, HttpRoute};
-pub use sections::log::{LogConfig, LogFormat};
+pub use sections::log::{AccessFields, LogConfig, LogFormat};
 pub use sections::metrics::MetricsConfig;
 pub use sections::options::Options;
 pub use sections::server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
@@ -67,8 +67,9 @@ pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig
 pub use sections::settings::MissingOrigin;
 pub use sections::templates::TemplatesConfig;
 pub use sections::tls::{CertificateFiles, Plaintext, TlsConfig};
+pub use sections::tracing::{TraceparentFrom, TracingConfig};
 pub use sections::websocket::{Compression, SlowClient, WebsocketDefaults, WebsocketRoute};
-pub use values::config_path::ConfigPath;
+pub use values::config_path::{ConfigPath, OptionalPath};
 pub use values::config_url::ConfigUrl;
 pub use values::not_compared::NotCompared;
 pub use values::redis_url::{RedisHome, RedisUrl};
@@ -91,6 +92,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[metrics]`.
     pub metrics: MetricsConfig,
+    /// `[tracing]`.
+    pub tracing: TracingConfig,
     /// `[templates]`.
     pub templates: TemplatesConfig,
     /// `[session]`.
@@ -158,6 +161,7 @@ impl Default for Config {
             server: ServerConfig::default(),
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
+            tracing: TracingConfig::default(),
             templates: TemplatesConfig::default(),
             session: SessionConfig::default(),
             auth: AuthConfig::default(),

@@ -8,7 +8,7 @@ use super::read::path;
 use super::read::value::Value;
 use super::{
     AuthConfig, ChannelLayerConfig, Config, CsrfConfig, DrainConfig, LimitsConfig, LogConfig,
-    MetricsConfig, ServerConfig, SessionConfig, TimeoutsConfig,
+    MetricsConfig, ServerConfig, SessionConfig, TimeoutsConfig, TracingConfig,
 };
 
 /// When a changed key takes effect.
@@ -43,10 +43,12 @@ impl fmt::Display for KeyChange {
 }
 
 /// The keys whose values are secret.
-const SECRET_KEYS: [&str; 3] = [
+const SECRET_KEYS: [&str; 5] = [
     "server.secret_key",
     "server.secret_key_fallbacks",
     "channel_layer.symmetric_encryption_keys",
+    "tracing.otlp",
+    "tracing.headers",
 ];
 
 /// The longest value that is shown whole, in characters.
@@ -150,6 +152,7 @@ impl Config {
             server,
             log,
             metrics,
+            tracing,
             templates,
             middleware: _,
             session,
@@ -165,8 +168,14 @@ impl Config {
         } = self;
         let mut keys = server_keys(server, &read.server);
         keys.extend(changed!(LogConfig "log", log, &read.log, {
-            restart: [format, level, access],
-            reload: [location],
+            restart: [],
+            reload: [
+                format, level, file, access, access_format, access_fields, access_file, location,
+            ],
+        }));
+        keys.extend(changed!(TracingConfig "tracing", tracing, &read.tracing, {
+            restart: [otlp, sample, headers, ca, timeout, service_name],
+            reload: [traceparent_from, location],
         }));
         keys.extend(changed!(MetricsConfig "metrics", metrics, &read.metrics, {
             restart: [],

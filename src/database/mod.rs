@@ -26,6 +26,7 @@ pub(crate) use query_timer::QueryTimer;
 
 use self::sqlite::Sqlite;
 use crate::config::StoreUrl;
+use crate::telemetry::trace::{self, Span, SpanKind};
 
 /// How many connections a query is tried on if each turns out to be broken.
 const TRIES: usize = 10;
@@ -262,6 +263,7 @@ impl Database {
         F: Future<Output = Result<T, sqlx::Error>>,
     {
         let outage = &self.0.outage;
+        let mut span = self.span(access);
         let timer = QueryTimer::start(outage.store());
         let answered = self.run(query).await;
         timer.end(answered.is_ok());
@@ -273,9 +275,32 @@ impl Database {
             Err((was_reached, cause)) => {
                 let access = if was_reached { access } else { Access::Read };
                 outage.report(access, &*cause);
+                if let Some(span) = &mut span {
+                    span.fail("unavailable");
+                }
                 Err(self.unavailable(cause))
             }
         }
+    }
+
+    /// Starts the span of a query; `None` while nothing is traced.
+    fn span(&self, access: Access) -> Option<Box<Span>> {
+        if !trace::is_on() {
+            return None;
+        }
+        let name = match access {
+            Access::Read => "store read",
+            Access::Write => "store write",
+        };
+        let mut span = Span::child(SpanKind::Client, name)?;
+        let system = match self.0.pool {
+            Pool::Sqlite(_) => "sqlite",
+            Pool::Postgres(_) => "postgresql",
+            Pool::Mysql(_) => "mysql",
+        };
+        span.set("db.system.name", system);
+        span.set("oneport.store", self.0.outage.store());
+        Some(Box::new(span))
     }
 
     /// Runs a query within its deadline. A broken connection is replaced, up to [`TRIES`]. An error

@@ -11,9 +11,10 @@ use super::pipeline::Pipeline;
 use super::request_head::RequestHead;
 use super::running::Gateway;
 use super::serving::Serving;
-use super::{access_log, http, plaintext, websocket};
+use super::{access_log, http, plaintext, request_span, websocket};
 use crate::http::{Body, Failure, Response};
 use crate::scope::Scope;
+use crate::telemetry::trace::{self, ScopeSpan};
 
 impl Gateway {
     /// Serves a request: does all that needs no waiting, and returns the rest.
@@ -36,7 +37,11 @@ impl Gateway {
         let table = self.load_table();
         let mut head = RequestHead::new(parts);
         let checked = head.check(!http_body::Body::is_end_stream(&body));
-        let scope = head.into_scope(info, &table);
+        let mut scope = head.into_scope(info, &table);
+        if trace::is_on() {
+            let is_trusted = table.is_trusted(info.peer.map(|peer| peer.ip()));
+            request_span::begin(&mut scope, &table, is_trusted);
+        }
         let services = self.services();
         let pipeline = Pipeline {
             services,
@@ -67,14 +72,16 @@ impl Gateway {
             Ok(Some(handshake)) => {
                 let gateway = self.clone();
                 let started = started.unwrap_or_else(Instant::now);
-                Serving::new(async move {
+                let span = ScopeSpan::of(&scope.extensions).cloned();
+                let serving = Serving::new(async move {
                     let pipeline = Pipeline {
                         services: gateway.services(),
                         table: &table,
                         started: Some(started),
                     };
                     websocket::handle(&pipeline, gateway.sockets(), scope, handshake).await
-                })
+                });
+                serving.within(span)
             }
             Err(failure) => return refuse(&pipeline, &scope, &failure),
         };

@@ -19,6 +19,7 @@ use super::upgrade::Reply;
 use super::{preflight, response_framing, unmatched};
 use crate::http::{Body, BodyMeter, ClientEnd, Request, Response, spare_fields};
 use crate::scope::Scope;
+use crate::telemetry::trace::ScopeSpan;
 
 /// A request on its way to its view.
 struct Call {
@@ -80,7 +81,8 @@ pub(super) fn handle(
         scope: Arc::new(scope),
         body,
     };
-    Serving::call(gateway, on_disconnect, call.run())
+    let span = ScopeSpan::of(&call.scope.extensions).cloned();
+    Serving::call(gateway, on_disconnect, call.run()).within(span)
 }
 
 /// Runs the view inside the route's middleware if none of them has to wait: the pipeline without

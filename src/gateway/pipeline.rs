@@ -17,12 +17,13 @@ use std::time::Instant;
 use super::access_log::log_response;
 use super::deadline::{Deadline, caught, run_until};
 use super::table::{Handler, RouteEntry, Table};
-use super::{error_pages, recent_refusals, response_framing};
+use super::{error_pages, recent_refusals, request_span, response_framing};
 use crate::http::{Body, Failure, Response};
 use crate::middleware::MiddlewareContext;
 use crate::routing::{Match, Resolution, UrlRouter};
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::telemetry::trace;
 
 /// One request or handshake in progress: its table, and its start time.
 #[derive(Clone, Copy)]
@@ -130,8 +131,17 @@ impl<'a> Pipeline<'a> {
 
     /// Counts and logs the response of a route.
     pub(super) fn finish<H>(&self, entry: &RouteEntry<H>, scope: &Scope, response: &mut Response) {
+        if trace::is_on() {
+            request_span::finish(scope, Some(&entry.pattern), response);
+        }
         entry.responses.count(scope, response, self.started);
-        log_response(scope, &entry.label, response, self.started);
+        log_response(
+            scope,
+            &entry.label,
+            entry.access_log,
+            response,
+            self.started,
+        );
     }
 
     /// Adds the headers of `[http]` to a response without a route, counts and logs it.
@@ -140,7 +150,11 @@ impl<'a> Pipeline<'a> {
         self.table
             .unmatched
             .count(scope, &mut response, self.started);
-        log_response(scope, "", &response, self.started);
+        if trace::is_on() {
+            request_span::finish(scope, None, &mut response);
+        }
+        let rule = self.table.unmatched_access_log;
+        log_response(scope, "", rule, &response, self.started);
         response
     }
 

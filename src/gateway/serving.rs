@@ -13,6 +13,7 @@ use super::running::Gateway;
 use super::upgrade::Reply;
 use crate::http::{OnDisconnect, Response};
 use crate::net::ClientPermit;
+use crate::telemetry::trace::ScopeSpan;
 
 /// The most requests without a client at once. Any others are dropped.
 const ABANDONED_MAX: usize = 1_024;
@@ -25,6 +26,8 @@ pub struct Serving {
     /// Counts the client against `connections_per_ip` until its response or its socket ends, if it
     /// is counted by requests.
     counted: Option<ClientPermit>,
+    /// The span that its work belongs to; `None` while nothing is traced.
+    span: Option<ScopeSpan>,
 }
 
 enum State {
@@ -67,8 +70,18 @@ impl Serving {
 
     #[inline]
     fn of(state: State) -> Self {
-        let counted = None;
-        Self { state, counted }
+        Self {
+            state,
+            counted: None,
+            span: None,
+        }
+    }
+
+    /// Sets the span that its work belongs to.
+    #[inline]
+    pub(super) fn within(mut self, span: Option<ScopeSpan>) -> Self {
+        self.span = span;
+        self
     }
 
     /// Counts the client until its response or its socket ends.
@@ -103,6 +116,7 @@ impl Future for Serving {
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let _entered = self.span.as_ref().map(ScopeSpan::enter);
         let mut reply = match &mut self.state {
             State::Done(response) => match response.take() {
                 Some(response) => Reply::Response(response),

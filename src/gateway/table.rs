@@ -25,6 +25,7 @@ use crate::routing::{
 };
 use crate::scope::{App, Scope, ScopeType};
 use crate::state::State;
+use crate::telemetry::AccessRule;
 use crate::templates::Templates;
 use crate::websocket::{ConsumerFactory, SocketRoute};
 
@@ -43,8 +44,11 @@ pub struct Table {
     pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) forwarded: ForwardedFamily,
+    /// Whether every client's `traceparent` continues a trace.
+    pub(crate) believes_all_traces: bool,
     pub(crate) unmatched: ResponseMetrics,
     pub(crate) unmatched_headers: Option<Headers>,
+    pub(crate) unmatched_access_log: AccessRule,
     /// `[server.tls]`; `None` if no listener speaks TLS.
     pub(crate) tls: Option<Arc<TlsSettings>>,
 }
@@ -63,6 +67,8 @@ pub(crate) struct TlsSettings {
 pub struct RouteEntry<H> {
     /// The route's name, or its path: its label in the log and in metrics.
     pub label: Arc<str>,
+    /// The route's pattern: OpenTelemetry's `http.route`.
+    pub(crate) pattern: Arc<str>,
     /// The route's name, for `url_route`.
     pub name: Option<Arc<str>>,
     /// The name of the view or consumer in the file.
@@ -75,6 +81,8 @@ pub struct RouteEntry<H> {
     pub handler: H,
     pub(crate) chain: MiddlewareChain,
     pub(crate) responses: ResponseMetrics,
+    /// Which of its responses get a line in the access log.
+    pub(crate) access_log: AccessRule,
     /// Whether the log has warned that responses set fields that only the server sends.
     pub(crate) has_warned: AtomicBool,
 }

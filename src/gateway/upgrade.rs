@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::request_span;
 use crate::http::Response;
 use crate::net::{ClientPermit, Stream};
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::telemetry::trace;
 use crate::websocket::extension::Deflate;
 use crate::websocket::{ConnectionTask, PreparedJoins, SocketParts, SocketRoute, Sockets};
 
@@ -58,7 +60,11 @@ impl Upgrade {
             None => held,
         };
         let mut scope = self.scope;
-        Arc::make_mut(&mut scope).pack();
+        let scope_mut = Arc::make_mut(&mut scope);
+        if trace::is_on() {
+            request_span::open_socket(scope_mut, &self.route.label);
+        }
+        scope_mut.pack();
         self.consumer.run(SocketParts {
             stream: stream.unwrap_or_else(|| {
                 Stream::boxed(tokio::io::join(tokio::io::empty(), tokio::io::sink()))

@@ -32,6 +32,7 @@ mod watchdog;
 
 pub use crate::net::Listener;
 pub use drain::Drained;
+pub(crate) use reload::log_problems;
 pub use reload::{Loaded, Reload};
 pub use restart::OldProcess;
 pub use run::{Server, StartError};

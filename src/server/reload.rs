@@ -37,12 +37,13 @@ use super::metrics_listeners::MetricsListeners;
 use super::run::configure_acme;
 use super::systemd::Systemd;
 use crate::config::{
-    Bind, Config, KeyChange, Listen, Problems, ServerConfig, TakesEffect, process_environment,
+    Bind, Config, KeyChange, Listen, LogConfig, Problems, ServerConfig, TakesEffect,
+    process_environment,
 };
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
 use crate::net::ServerTls;
 use crate::reload_handle::{ReloadOutcome, ReloadReport, ReloadRequest};
-use crate::telemetry;
+use crate::telemetry::{self, LogFileError};
 
 /// How to load the configuration, at start and at every reload.
 #[derive(Clone, Debug)]
@@ -310,6 +311,8 @@ impl Reloader {
         metrics
             .set_access(&config)
             .map_err(|error| sentences(&problem_of(&config.metrics.location, &error)))?;
+        telemetry::reconfigure_log(&config.log.settings())
+            .map_err(|error| sentences(&log_problems(&config.log, &error)))?;
 
         // From here on nothing fails.
         let warnings = sentences(&warnings);
@@ -396,6 +399,17 @@ async fn next_request(requests: &mut Option<mpsc::Receiver<ReloadRequest>>) -> R
         },
         None => std::future::pending().await,
     }
+}
+
+/// Returns the Problem of a log file that cannot be opened.
+pub(crate) fn log_problems(written: &LogConfig, error: &LogFileError) -> Problems {
+    let key = match error.is_access {
+        true => "access_file",
+        false => "file",
+    };
+    let mut problems = Problems::default();
+    problems.error(written.location.key(key), error.to_string());
+    problems
 }
 
 fn sentences(problems: &Problems) -> Vec<String> {

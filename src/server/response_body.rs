@@ -9,6 +9,7 @@ use super::connection_timeouts::InFlight;
 use super::early_answer::EarlyAnswer;
 use super::sent_files::SendingFile;
 use super::stall_timeout::{BodyPolled, note_body_polled};
+use crate::gateway::ResponseSpan;
 use crate::http::{Body, BodyMeter, Response};
 use crate::net::ClientPermit;
 
@@ -19,6 +20,8 @@ pub(super) struct ResponseBody {
     /// Measures the body, if it is streamed.
     meter: Option<BodyMeter>,
     _in_flight: Option<InFlight>,
+    /// Ends the request's span with the body.
+    _span: Option<ResponseSpan>,
     /// Counts the client until hyper has taken the response, if it is counted by requests.
     _counted: Option<ClientPermit>,
 }
@@ -38,6 +41,7 @@ impl ResponseBody {
         early: Option<Box<EarlyAnswer>>,
     ) -> http::Response<Self> {
         let meter = response.extensions_mut().remove();
+        let span = ResponseSpan::take(&mut response);
         response.map(|mut body| {
             let timeouts = in_flight.as_ref().map(|in_flight| &in_flight.0);
             let sending = timeouts.filter(|timeouts| timeouts.sent_files().is_some());
@@ -53,6 +57,7 @@ impl ResponseBody {
                 early,
                 meter,
                 _in_flight: in_flight,
+                _span: span,
                 _counted: counted,
             }
         })

@@ -25,8 +25,9 @@ use super::signals::Signals;
 use super::stores::open_stores;
 use crate::acme::Acme;
 use crate::config::{Bind, Config};
-use crate::gateway::{Gateway, Table};
+use crate::gateway::{Gateway, Table, otlp_settings};
 use crate::net::{Admission, Listener, Refused, ServerTls};
+use crate::otlp::Exporter;
 use crate::services::Services;
 
 /// A server with open listeners.
@@ -72,6 +73,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(io::Error),
+    /// Spans cannot be sent.
+    #[error("cannot send traces: {0}")]
+    Tracing(String),
     /// A signal handler cannot be installed.
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
@@ -119,6 +123,11 @@ impl Server {
         let opened = Opened::open(missing(wanted, &[]), inherited).await?;
         let services = Services::new(&config, table.templates().clone(), table.state())
             .map_err(StartError::Store)?;
+        if let Some(settings) = otlp_settings(&config) {
+            let exporter = Exporter::new(settings);
+            let exporter = exporter.map_err(|error| StartError::Tracing(error.to_string()))?;
+            exporter.start(&services.tasks, &services.clock);
+        }
         let ended = CancellationToken::new();
         if old.is_some() {
             let _ = services.earlier_process.set(ended.clone());

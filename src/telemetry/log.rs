@@ -1,34 +1,111 @@
-//! Log: starts the log on standard error, as text or JSON.
+//! Log: starts the log and the access log, and changes their settings while they run.
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::log_format::{JsonLines, TextLines};
+use super::access_log::{self, AccessField, AccessFormat, AccessLog, Lines, Renderer, Style};
+use super::log_file::LogFile;
+use super::log_format::LogLines;
 use super::log_queue::{Flush, LogQueue};
 
 /// The target of the access log's lines.
 pub const ACCESS: &str = "access";
 
 /// The format of log lines.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Format {
     /// Human-readable text.
+    #[default]
     Text,
     /// One JSON object per line.
     Json,
 }
 
+/// The settings of the log and of the access log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogSettings {
+    /// The format of lines.
+    pub format: Format,
+    /// A level or a filter in `tracing`'s syntax (`info,oneport::websocket=debug`).
+    pub level: String,
+    /// The file that lines are appended to; `None`: standard error.
+    pub file: Option<PathBuf>,
+    /// The access log; `None` turns it off.
+    pub access: Option<AccessSettings>,
+}
+
+/// The settings of the access log.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AccessSettings {
+    /// The form of a line.
+    pub format: AccessFormat,
+    /// The fields of a line of text or JSON; empty: the usual ones.
+    pub fields: Vec<AccessField>,
+    /// The file that lines are appended to; `None`: that of the log.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            format: Format::Text,
+            level: "info".to_owned(),
+            file: None,
+            access: Some(AccessSettings::default()),
+        }
+    }
+}
+
+/// A file of the log cannot be opened.
+#[derive(Debug, Error)]
+#[error("cannot open {path}: {source}")]
+pub struct LogFileError {
+    /// Whether it is the file of the access log.
+    pub is_access: bool,
+    /// The path.
+    pub path: PathBuf,
+    /// The system's error.
+    pub source: io::Error,
+}
+
 /// Dropping it waits for the last lines, for at most a second.
 #[must_use = "dropping it flushes the log"]
-#[derive(Default)]
-pub struct Log(#[expect(dead_code, reason = "held for its drop")] Flush);
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Whether it is the one that has started the log.
+    is_owner: bool,
+}
 
-/// Starts the log on standard error. `level` is a level or a filter in `tracing`'s syntax
-/// (`info,oneport::websocket=debug`).
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.is_owner {
+            let running = RUNNING.lock().take();
+            drop(running); // waits for the last lines
+        }
+    }
+}
+
+/// The log that runs.
+static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+
+struct Running {
+    lines: LogLines,
+    filter: Box<dyn Fn(EnvFilter) + Send>,
+    queue: LogQueue,
+    file: Option<PathBuf>,
+    /// Of `access_file`.
+    access: Option<(PathBuf, LogQueue, Flush)>,
+    _flush: Flush,
+}
+
+/// Starts the log on standard error, with the access log if `access` is set.
 ///
 /// A separate thread writes the lines. If their reader stalls or a disk is full, lines are dropped
 /// and counted ([`log_lines_dropped`](super::log_lines_dropped)); a request never waits for the
@@ -41,36 +118,154 @@ pub struct Log(#[expect(dead_code, reason = "held for its drop")] Flush);
 /// tracing::info!("started");
 /// ```
 pub fn start_log(format: Format, level: &str, access: bool) -> Log {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let mut directives = vec![if access { "access=info" } else { "access=off" }];
-    if !level.contains("sqlx") {
-        directives.push("sqlx=off"); // the store logs its own errors, once
+    let settings = LogSettings {
+        format,
+        level: level.to_owned(),
+        file: None,
+        access: access.then(AccessSettings::default),
+    };
+    start_log_with(&settings).unwrap_or_default()
+}
+
+/// Starts the log like [`start_log`], with all its settings. Fails if a file cannot be opened.
+pub fn start_log_with(settings: &LogSettings) -> Result<Log, LogFileError> {
+    let mut running = RUNNING.lock();
+    if running.is_some() {
+        return Ok(Log::default());
     }
-    let filter = directives
-        .into_iter()
-        .filter_map(|directive| directive.parse().ok())
-        .fold(filter, EnvFilter::add_directive);
-    // Uses its own descriptor, because a write that blocks must not hold the lock of
-    // `std::io::stderr`.
-    let Ok((queue, flush)) = std::io::stderr()
-        .as_fd()
-        .try_clone_to_owned()
-        .and_then(|stderr| LogQueue::start(File::from(stderr), log_dropped))
-    else {
-        return Log::default();
+    let file = opened(settings.file.as_deref(), false)?;
+    let access = opened(access_file(settings), true)?;
+    let started = match file {
+        Some(file) => LogQueue::start(file, log_dropped),
+        // Uses its own descriptor, because a write that blocks must not hold the lock of
+        // `std::io::stderr`.
+        None => io::stderr()
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|stderr| LogQueue::start(File::from(stderr), log_dropped)),
     };
+    let Ok((queue, flush)) = started else {
+        return Ok(Log::default());
+    };
+    let lines = LogLines::new(settings.format, is_colored(settings.file.as_deref()));
+    let writer = queue.clone();
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || queue.clone());
-    let started = match format {
-        Format::Text => builder
-            .event_format(TextLines {
-                is_colored: std::io::stderr().is_terminal(),
-            })
-            .try_init(),
-        Format::Json => builder.event_format(JsonLines).try_init(),
+        .with_writer(move || writer.clone())
+        .event_format(lines.clone())
+        .with_env_filter(filter(&settings.level))
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    if builder.try_init().is_err() {
+        return Ok(Log::default());
+    }
+    let mut started = Running {
+        lines,
+        filter: Box::new(move |filter| drop(handle.reload(filter))),
+        queue,
+        file: settings.file.clone(),
+        access: None,
+        _flush: flush,
     };
-    started.map_or_else(|_| Log::default(), |()| Log(flush))
+    started.set_access(settings, access);
+    *running = Some(started);
+    Ok(Log { is_owner: true })
+}
+
+/// Changes the settings of the log that [`start_log_with`] has started; otherwise nothing. Fails if
+/// a file cannot be opened, and then changes nothing.
+pub fn reconfigure_log(settings: &LogSettings) -> Result<(), LogFileError> {
+    let mut running = RUNNING.lock();
+    let Some(running) = &mut *running else {
+        return Ok(());
+    };
+    let is_new = running.file != settings.file;
+    let file = opened(settings.file.as_deref().filter(|_| is_new), false)?;
+    let access_path = access_file(settings);
+    let is_known = running.access_path() == access_path;
+    let access = opened(access_path.filter(|_| !is_known), true)?;
+    if is_new {
+        match file {
+            Some(file) => running.queue.replace_output(Box::new(file)),
+            None => {
+                if let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() {
+                    running.queue.replace_output(Box::new(File::from(stderr)));
+                }
+            }
+        }
+        running.file.clone_from(&settings.file);
+    }
+    (running.filter)(filter(&settings.level));
+    let is_colored = is_colored(settings.file.as_deref());
+    running.lines.set(settings.format, is_colored);
+    running.set_access(settings, access);
+    Ok(())
+}
+
+impl Running {
+    fn access_path(&self) -> Option<&Path> {
+        self.access.as_ref().map(|(path, ..)| path.as_path())
+    }
+
+    /// Replaces the access log. `file` is its new file; `None` keeps the one that is open, if the
+    /// settings name it.
+    fn set_access(&mut self, settings: &LogSettings, file: Option<LogFile>) {
+        let before = match (access_file(settings), file) {
+            (Some(path), Some(file)) => match LogQueue::start(file, log_dropped) {
+                Ok((queue, flush)) => self.access.replace((path.to_owned(), queue, flush)),
+                Err(_) => None,
+            },
+            (Some(_), None) => None,
+            (None, _) => self.access.take(),
+        };
+        let own = self.access.as_ref().map(|(_, queue, _)| queue.clone());
+        let is_file = own.is_some();
+        let queue = own.unwrap_or_else(|| self.queue.clone());
+        access_log::set(settings.access.as_ref().map(|access| {
+            let is_colored = !is_file && is_colored(settings.file.as_deref());
+            let style = match (&access.format, settings.format) {
+                (AccessFormat::Json, _) | (AccessFormat::AsLog, Format::Json) => Style::Json,
+                _ => Style::Text { is_colored },
+            };
+            let renderer = match &access.format {
+                AccessFormat::Template(template) => Renderer::Template(template.clone()),
+                _ => Renderer::Lines(Lines::new(style, &access.fields)),
+            };
+            AccessLog { renderer, queue }
+        }));
+        if let Some((_, _, flush)) = before {
+            flush.detach(); // its thread writes what waits, and ends
+        }
+    }
+}
+
+fn access_file(settings: &LogSettings) -> Option<&Path> {
+    settings.access.as_ref()?.file.as_deref()
+}
+
+fn opened(path: Option<&Path>, is_access: bool) -> Result<Option<LogFile>, LogFileError> {
+    let open = |path: &Path| {
+        LogFile::open(path).map_err(|source| LogFileError {
+            is_access,
+            path: path.to_owned(),
+            source,
+        })
+    };
+    path.map(open).transpose()
+}
+
+fn is_colored(file: Option<&Path>) -> bool {
+    file.is_none() && io::stderr().is_terminal()
+}
+
+fn filter(level: &str) -> EnvFilter {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    if level.contains("sqlx") {
+        return filter;
+    }
+    match "sqlx=off".parse() {
+        Ok(directive) => filter.add_directive(directive), // the store logs its own errors, once
+        Err(_) => filter,
+    }
 }
 
 fn log_dropped(lines: u64) {

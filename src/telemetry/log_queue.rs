@@ -91,6 +91,8 @@ struct State {
     taken: usize,
     /// Whether the thread has to open its output again.
     reopens: bool,
+    /// The output for the next lines.
+    replacement: Option<Box<dyn LogOutput>>,
     is_closing: bool,
 }
 
@@ -111,7 +113,7 @@ impl LogQueue {
         let writing = queue.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || Writer::new(writing, output, notice).run())?;
+            .spawn(move || Writer::new(writing, Box::new(output), notice).run())?;
         Ok((queue.clone(), Flush(Some(queue))))
     }
 
@@ -128,6 +130,12 @@ impl LogQueue {
         let mut queues = QUEUES.lock();
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(&self.0));
+    }
+
+    /// Replaces the output. The lines that wait go to the new one.
+    pub(crate) fn replace_output(&self, output: Box<dyn LogOutput>) {
+        self.state().replacement = Some(output);
+        self.0.changed.notify_all();
     }
 
     /// Queues whole lines, or drops and counts them if there is no room.
@@ -182,10 +190,20 @@ impl Drop for Flush {
     }
 }
 
+impl Flush {
+    /// Ends the thread once it has written the lines in the queue, without waiting for it.
+    pub(crate) fn detach(mut self) {
+        if let Some(queue) = self.0.take() {
+            queue.state().is_closing = true;
+            queue.0.changed.notify_all();
+        }
+    }
+}
+
 /// The thread's side.
-struct Writer<W, N> {
+struct Writer<N> {
     queue: LogQueue,
-    output: W,
+    output: Box<dyn LogOutput>,
     notice: N,
     /// The count of dropped lines at the last notice.
     noticed: u64,
@@ -195,8 +213,8 @@ struct Writer<W, N> {
     is_torn: bool,
 }
 
-impl<W: LogOutput, N: Fn(u64)> Writer<W, N> {
-    fn new(queue: LogQueue, output: W, notice: N) -> Self {
+impl<N: Fn(u64)> Writer<N> {
+    fn new(queue: LogQueue, output: Box<dyn LogOutput>, notice: N) -> Self {
         Self {
             queue,
             output,
@@ -211,10 +229,7 @@ impl<W: LogOutput, N: Fn(u64)> Writer<W, N> {
         let mut lines = Vec::new();
         let mut can_write = true;
         while self.take(&mut lines, can_write) {
-            if std::mem::take(&mut self.queue.state().reopens) {
-                self.output.reopen();
-                self.is_torn = false; // of the file before
-            }
+            self.renew_output();
             if !lines.is_empty() {
                 can_write = self.write(&lines);
                 lines.clear();
@@ -225,6 +240,22 @@ impl<W: LogOutput, N: Fn(u64)> Writer<W, N> {
             if can_write {
                 self.notice_dropped();
             }
+        }
+    }
+
+    /// Replaces the output, or opens it again, if that is asked for.
+    fn renew_output(&mut self) {
+        let mut state = self.queue.state();
+        let reopens = std::mem::take(&mut state.reopens);
+        let replacement = state.replacement.take();
+        drop(state);
+        if reopens || replacement.is_some() {
+            self.is_torn = false; // the line of another file
+        }
+        match replacement {
+            Some(output) => self.output = output,
+            None if reopens => self.output.reopen(),
+            None => {}
         }
     }
 
@@ -241,7 +272,7 @@ impl<W: LogOutput, N: Fn(u64)> Writer<W, N> {
             if state.is_closing {
                 return false;
             }
-            if state.reopens {
+            if state.reopens || state.replacement.is_some() {
                 return true;
             }
             let until_notice = if can_write && log_lines_dropped() > self.noticed {

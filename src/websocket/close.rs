@@ -172,6 +172,20 @@ impl Cause {
         self.row().reason
     }
 
+    /// Returns whether the server, the application or one of their stores has failed.
+    pub(crate) const fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::ConsumerError
+                | Self::StoreUnavailable
+                | Self::ConsumerPanic
+                | Self::BackendError
+                | Self::BackendAway
+                | Self::UpstreamGone
+                | Self::UpstreamStalled
+        )
+    }
+
     pub(super) const fn closing_handshake(self) -> ClosingHandshake {
         self.row().handshake
     }

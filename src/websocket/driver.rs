@@ -23,6 +23,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures_util::future::Either;
 
+use super::access_log::{self, Counts};
 use super::close::{Cause, Close, Ending};
 use super::connection_task::ConnectionTask;
 use super::consumer::Consumer;
@@ -37,7 +38,6 @@ use crate::channels::PreparedJoin;
 use crate::net::Stream;
 use crate::scope::Scope;
 use crate::services::Services;
-use crate::telemetry::ACCESS;
 use crate::telemetry::recent_ends::{End, EndKind};
 use crate::timestamp::Timestamp;
 
@@ -206,6 +206,7 @@ fn run_handler<'a, F: Future>(
     socket.start_call();
     poll_fn(move |cx| {
         socket.claim_buffers();
+        let _entered = socket.handle().enter_span();
         match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => return Poll::Ready(Ok(output)),
             Ok(Poll::Pending) => {}
@@ -262,31 +263,19 @@ fn report_panic(handle: &SocketHandle) {
 /// Counts the end and writes the access log line.
 fn log_end(socket: &Socket, ending: &Ending) {
     let handle = socket.handle();
-    let scope = handle.scope();
-    let route = &*handle.route().label;
-    handle.route().count_end(handle, ending.cause);
     let (sent, received) = (handle.send_stats(), socket.received());
     let recent_ends = &handle.services().recent_ends;
     if recent_ends.are_kept() {
         recent_ends.push(recent_end(handle, received.messages, ending));
     }
-    tracing::info!(
-        target: ACCESS,
-        id = %scope.request_id,
-        client = scope.client.map(tracing::field::display),
-        path = scope.target.path(),
-        route,
-        user = scope.user.as_ref().map(|user| user.name.as_str()),
-        code = ending.code.get(),
-        cause = ending.cause.as_str(),
-        reason = Some(&*ending.reason).filter(|reason| !reason.is_empty()),
-        seconds = handle.age().as_secs_f64(),
-        messages = received.messages,
-        bytes_in = received.bytes,
-        bytes_out = sent.bytes,
-        dropped = sent.dropped,
-        "websocket"
-    );
+    let counts = Counts {
+        messages: received.messages,
+        bytes_in: received.bytes,
+        bytes_out: sent.bytes,
+        dropped: Some(sent.dropped.into()),
+        ..Counts::default()
+    };
+    access_log::log_end(handle, ending, &counts);
 }
 
 #[cold]

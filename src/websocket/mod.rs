@@ -7,6 +7,7 @@
 //! sending side, shared), `socket` (the receiving side) and `driver` (one connection's life).
 
 pub(crate) mod accept;
+mod access_log;
 mod backlog;
 pub mod close;
 mod connection_task;

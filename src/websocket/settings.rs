@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::decoder::Limits;
 use super::extension::DeflateSettings;
 pub use crate::config::{Compression, SlowClient};
+use crate::telemetry::AccessRule;
 
 /// The limits and timeouts of a route's sockets. A timeout of zero is off.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct SocketSettings {
     pub connect_timeout: Duration,
     /// How long a consumer's call may continue after its socket has ended.
     pub disconnect_timeout: Duration,
+    /// Which handshakes and sockets get a line in the access log.
+    pub access_log: AccessRule,
     /// Whether offers of compression are accepted.
     pub compression: Compression,
     /// The parameters of compression.
@@ -58,6 +61,7 @@ impl Default for SocketSettings {
             close_timeout: seconds(5),
             connect_timeout: seconds(10),
             disconnect_timeout: seconds(10),
+            access_log: AccessRule::On,
             compression: Compression::Auto,
             deflate: DeflateSettings::default(),
         }

@@ -46,6 +46,7 @@ use crate::net::Stream;
 use crate::queued_bytes;
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::telemetry::trace::{Entered, ScopeSpan};
 
 /// The limit of one send queue while all of them together exceed `send_queue_total`.
 const SEND_QUEUE_SCARCE: usize = 64 * 1024;
@@ -385,6 +386,12 @@ impl SocketHandle {
         let mut queue = self.queue.lock();
         queue.close();
         queue.unregister();
+    }
+
+    /// Makes the socket's span the current one of this thread; `None` while nothing is traced.
+    #[inline]
+    pub(super) fn enter_span(&self) -> Option<Entered> {
+        ScopeSpan::of(&self.scope().extensions).map(ScopeSpan::enter)
     }
 
     pub(super) fn send_stats(&self) -> SendStats {

@@ -35,13 +35,14 @@ const UNKNOWN: &str = "no_such_key";
 const NO_WORD: &str = "no_such_word";
 
 /// The sections whose defaults are in config/oneport.toml.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "server",
     "server.limits",
     "server.timeouts",
     "server.drain",
     "log",
     "metrics",
+    "tracing",
     "templates",
     "session",
     "session.django",
@@ -427,6 +428,7 @@ fn demo_means_the_same_as_an_empty_file() {
     assert_eq!(demo.server, empty.server);
     assert_eq!(demo.log, empty.log);
     assert_eq!(demo.metrics, empty.metrics);
+    assert_eq!(demo.tracing, empty.tracing);
     assert_eq!(demo.templates, empty.templates);
     assert_eq!(demo.csrf, empty.csrf);
     assert_eq!(demo.channel_layer, empty.channel_layer);

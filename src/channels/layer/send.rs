@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::ChannelLayer;
 use crate::channels::append::{NewEvent, Retention};
 use crate::channels::{Event, GroupName, LayerError, Sent};
+use crate::telemetry::trace::{self, Current, Span, SpanKind};
 
 impl ChannelLayer {
     /// Sends an event to every member, except the one named; in order for each sender, at most once
@@ -39,6 +40,19 @@ impl ChannelLayer {
         event: Event,
         wait: Duration,
     ) -> Result<Sent, LayerError> {
+        if let Some(span) = send_span(group) {
+            let sending = self.send_counted_now(group, event, wait);
+            return Box::pin(within_span(span, sending)).await;
+        }
+        self.send_counted_now(group, event, wait).await
+    }
+
+    async fn send_counted_now(
+        &self,
+        group: &GroupName,
+        event: Event,
+        wait: Duration,
+    ) -> Result<Sent, LayerError> {
         if let Some(remote) = self.remote() {
             return remote.send_counted(group, event, wait).await;
         }
@@ -47,6 +61,20 @@ impl ChannelLayer {
     }
 
     async fn send_retaining(
+        &self,
+        group: &GroupName,
+        event: Event,
+        except: Option<u64>,
+        retention: Retention,
+    ) -> Result<Sent, LayerError> {
+        if let Some(span) = send_span(group) {
+            let sending = self.send_now(group, event, except, retention);
+            return Box::pin(within_span(span, sending)).await;
+        }
+        self.send_now(group, event, except, retention).await
+    }
+
+    async fn send_now(
         &self,
         group: &GroupName,
         event: Event,
@@ -71,4 +99,32 @@ impl ChannelLayer {
             ..Sent::default()
         })
     }
+}
+
+/// Starts the span of an event for a group; `None` while nothing is traced.
+#[inline]
+fn send_span(group: &GroupName) -> Option<Box<Span>> {
+    if !trace::is_on() {
+        return None;
+    }
+    let mut span = Span::child(SpanKind::Producer, "group_send")?;
+    span.set("messaging.system", "oneport");
+    span.set("messaging.operation.name", "group_send");
+    span.set("messaging.operation.type", "send");
+    span.set("messaging.destination.name", group.as_str());
+    Some(Box::new(span))
+}
+
+/// Sends an event within its span, whose identity passes on to other processes.
+async fn within_span(
+    mut span: Box<Span>,
+    sending: impl Future<Output = Result<Sent, LayerError>>,
+) -> Result<Sent, LayerError> {
+    let current = Current::Request(span.context().clone());
+    let sent = trace::within(Some(current), sending).await;
+    match &sent {
+        Ok(sent) => span.set("oneport.group.members", sent.matched as u64),
+        Err(_) => span.fail("not_sent"),
+    }
+    sent
 }

@@ -19,6 +19,7 @@ use crate::channels::sender_sequences::Arrival;
 use crate::channels::{Event, GroupName, Position};
 use crate::config::LayerFormat;
 use crate::telemetry;
+use crate::telemetry::trace::{self, Span, SpanKind, TraceContext};
 
 /// The longest message that is accepted.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -137,6 +138,10 @@ impl Remote {
         if is_ours {
             self.0.outbox.probe.returned(name, &head);
         }
+        let _span = head
+            .span
+            .filter(|_| !is_ours && trace::is_on())
+            .and_then(|span| self.delivery_span(name, span));
         counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
         let except = head.except.filter(|_| is_ours);
         let tally = head.count.map(|_| Arc::<DeliveryTally>::default());
@@ -218,6 +223,19 @@ impl Remote {
             }
             _ => self.reply_counts(head.id.node, count, 0, 0),
         }
+    }
+
+    /// Starts the span of an event from another process, if it has members here.
+    #[cold]
+    fn delivery_span(&self, group: &str, sender: [u8; 24]) -> Option<Box<Span>> {
+        self.0.local.find(group)?;
+        let sender = TraceContext::from_bytes(&sender)?;
+        let mut span = Span::remote_child(&sender, SpanKind::Consumer, "group_deliver");
+        span.set("messaging.system", "oneport");
+        span.set("messaging.operation.name", "group_deliver");
+        span.set("messaging.operation.type", "process");
+        span.set("messaging.destination.name", group);
+        Some(Box::new(span))
     }
 
     /// Records an event of a history that no member of this process has asked for; returns whether

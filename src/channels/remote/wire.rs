@@ -2,9 +2,9 @@
 //!
 //! All numbers are big-endian. A message begins with its version (1) and its kind:
 //!
-//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64`, `count u64`
-//!   and a sequence number if their flags are set, then the body. An offset of 0 means that the
-//!   event is in no shared history.
+//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64`, `count u64` a
+//!   sequence number and the sender's span (`trace 16 bytes, span 8 bytes`) if their flags are set,
+//!   then the body. An offset of 0 means that the event is in no shared history.
 //! - channel: the length of a channel's name `u8`, the name, the body.
 //! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.
@@ -45,6 +45,7 @@ const FLAG_DELIVERED_BY_SENDER: u8 = 1;
 const FLAG_EXCEPT: u8 = 2;
 const FLAG_COUNT: u8 = 4;
 const FLAG_NUMBER: u8 = 8;
+const FLAG_SPAN: u8 = 16;
 
 /// The head of an event without its position, which Redis adds after it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -58,6 +59,8 @@ pub(crate) struct Head {
     pub(crate) count: Option<u64>,
     /// Its number in the group, if it is sent at most once.
     pub(crate) number: Option<SequenceNumber>,
+    /// The sender's span, if its trace is recorded.
+    pub(crate) span: Option<[u8; 24]>,
 }
 
 /// A message that was read.
@@ -104,7 +107,8 @@ pub(crate) fn head(head: &Head) -> Vec<u8> {
         flag(head.is_delivered_by_sender, FLAG_DELIVERED_BY_SENDER)
             | flag(head.except.is_some(), FLAG_EXCEPT)
             | flag(head.count.is_some(), FLAG_COUNT)
-            | flag(head.number.is_some(), FLAG_NUMBER),
+            | flag(head.number.is_some(), FLAG_NUMBER)
+            | flag(head.span.is_some(), FLAG_SPAN),
     );
     out.extend(head.id.node.to_be_bytes());
     out.extend(head.id.seq.to_be_bytes());
@@ -113,12 +117,13 @@ pub(crate) fn head(head: &Head) -> Vec<u8> {
 
 /// Returns the part of an event's message after its position.
 pub(crate) fn tail(head: &Head, event: &Event) -> Vec<u8> {
-    let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 34);
+    let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 58);
     out.extend(head.except.iter().flat_map(|number| number.to_be_bytes()));
     out.extend(head.count.iter().flat_map(|number| number.to_be_bytes()));
     if let Some(number) = &head.number {
         sequence_number(number, &mut out);
     }
+    out.extend(head.span.iter().flatten());
     body(event, &mut out);
     out
 }
@@ -305,7 +310,17 @@ fn read_head(flags: u8, id: EventId, rest: &mut &[u8]) -> Option<Head> {
             0 => None,
             _ => Some(read_sequence_number(rest)?),
         },
+        span: match flags & FLAG_SPAN {
+            0 => None,
+            _ => Some(read_span(rest)?),
+        },
     })
+}
+
+fn read_span(bytes: &mut &[u8]) -> Option<[u8; 24]> {
+    let (span, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*span)
 }
 
 fn read_sequence_number(bytes: &mut &[u8]) -> Option<SequenceNumber> {
@@ -385,6 +400,7 @@ mod tests {
                     except,
                     count,
                     number: None,
+                    span: count.map(|_| [7; 24]),
                 };
                 let kept = read_stored(&head(&of), &tail(&of, &event)).unwrap();
                 assert_eq!((kept.0, kept.1.shown()), (of, event.shown()));
@@ -477,7 +493,8 @@ mod tests {
 
         #[test]
         fn every_shorter_message_is_refused_or_another(at in 0..35_usize) {
-            let whole = event(&Head { count: Some(1), ..Head::default() }, &Event::text("a"));
+            let of = Head { count: Some(1), span: Some([1; 24]), ..Head::default() };
+            let whole = event(&of, &Event::text("a"));
             prop_assert!(read(&whole[..at.min(whole.len() - 2)]).is_none());
         }
     }

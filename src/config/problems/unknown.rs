@@ -202,7 +202,7 @@ const OPTIONS: [&str; 14] = [
 ];
 
 /// Keys of a section that are often written outside of it.
-const SECTIONS: [(&str, &[&str]); 7] = [
+const SECTIONS: [(&str, &[&str]); 8] = [
     (
         "[server]",
         &[
@@ -223,6 +223,7 @@ const SECTIONS: [(&str, &[&str]); 7] = [
     ("[auth]", &["users", "login_url", "bearer", "forward"]),
     ("[channel_layer]", &["backend", "capacity", "expiry"]),
     ("[log]", &["level", "access", "format"]),
+    ("[tracing]", &["otlp", "sample", "service_name"]),
     ("[templates]", &["dir"]),
     ("[http] or [websocket]", &["middleware", "allowed_origins"]),
 ];

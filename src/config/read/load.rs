@@ -32,6 +32,7 @@ use crate::config::sections::metrics::MetricsConfig;
 use crate::config::sections::server::ServerConfig;
 use crate::config::sections::session::SessionConfig;
 use crate::config::sections::templates::TemplatesConfig;
+use crate::config::sections::tracing::TracingConfig;
 use crate::config::sections::websocket::{RawWebsocketRoute, WebsocketSection};
 use crate::config::values::checked::Prefix;
 use crate::config::values::config_path::ConfigPath;
@@ -46,6 +47,7 @@ struct MainFile {
     server: ServerConfig,
     log: LogConfig,
     metrics: MetricsConfig,
+    tracing: TracingConfig,
     templates: TemplatesConfig,
     session: SessionConfig,
     auth: AuthConfig,
@@ -129,6 +131,10 @@ impl<'a> Loader<'a> {
         self.config.log = LogConfig {
             location: root.key("log").into(),
             ..main.log
+        };
+        self.config.tracing = TracingConfig {
+            location: root.key("tracing").into(),
+            ..main.tracing
         };
         let location = root.key("channel_layer");
         // A backend that could not be read is a placeholder and contradicts nothing.

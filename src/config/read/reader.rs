@@ -120,7 +120,10 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         let read = match &self.node.value {
-            Value::String(text) if name == config_path::NAME => {
+            Value::String(text)
+                if name == config_path::NAME
+                    || name == config_path::OPTIONAL_NAME && !text.is_empty() =>
+            {
                 let resolved = self.base.join(text).to_string_lossy().into_owned();
                 visitor.visit_newtype_struct(StringDeserializer::new(resolved))
             }

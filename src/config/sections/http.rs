@@ -20,6 +20,7 @@ use crate::config::values::checked::{
 };
 use crate::config::values::not_compared::NotCompared;
 use crate::config::values::units::Size;
+use crate::telemetry::AccessRule;
 
 settings! {
     /// The keys of `[http]` that each `[[http.route]]` may override.
@@ -33,6 +34,8 @@ settings! {
         missing_origin: MissingOrigin as MissingOrigin = MissingOrigin::Refuse,
         /// Whether a bearer token or a ticket is accepted in the query string. Default: `false`.
         token_in_query: bool as bool = false,
+        /// Which requests get a line in the access log. Default: all.
+        access_log: AccessRule as AccessRule = AccessRule::On,
         /// Headers that are added to each response, as a table. Default: none.
         headers: HeaderFields as HeaderTable = HeaderFields::default(),
         /// What the `cors` middleware permits to pages of `allowed_origins`, as a table. Default:

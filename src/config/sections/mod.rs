@@ -22,4 +22,5 @@ pub(in crate::config) mod session;
 pub(in crate::config) mod settings;
 pub(in crate::config) mod templates;
 pub(in crate::config) mod tls;
+pub(in crate::config) mod tracing;
 pub(in crate::config) mod websocket;

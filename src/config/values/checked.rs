@@ -4,10 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use crate::config::sections::headers::HeaderFields;
 use crate::config::values::units::{Size, WrittenDuration};
+use crate::telemetry::{AccessField, AccessFormat, Ratio};
 
 /// Reads a value as `Raw` and converts it to `T`, for `#[serde(deserialize_with)]`.
 pub(in crate::config) fn via<'de, Raw, T, D>(deserializer: D) -> Result<T, D::Error>
@@ -150,6 +151,57 @@ checked! {
             Err(format!("expected a method in upper case such as \"GET\", found {text:?}"))
         }
     }
+}
+
+checked! {
+    /// The form of a line of the access log.
+    LogLine(AccessFormat) from String as "String", |text| AccessFormat::parse(&text)
+}
+
+/// A share of traces, from 0 to 1.
+#[derive(Debug)]
+pub(in crate::config) struct SampleRatio(Ratio);
+
+impl From<SampleRatio> for Ratio {
+    fn from(sample: SampleRatio) -> Self {
+        sample.0
+    }
+}
+
+impl<'de> Deserialize<'de> for SampleRatio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = SampleRatio;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a share from 0 to 1")
+            }
+
+            fn visit_f64<E: Error>(self, share: f64) -> Result<SampleRatio, E> {
+                let ratio = Ratio::new(share).map(SampleRatio);
+                ratio.ok_or_else(|| {
+                    E::custom(format_args!("expected a share from 0 to 1, found {share}"))
+                })
+            }
+
+            fn visit_i64<E: Error>(self, share: i64) -> Result<SampleRatio, E> {
+                match share {
+                    0 => self.visit_f64(0.0),
+                    1 => self.visit_f64(1.0),
+                    other => Err(E::custom(format_args!(
+                        "expected a share from 0 to 1, found {other}"
+                    ))),
+                }
+            }
+        }
+        deserializer.deserialize_any(Written)
+    }
+}
+
+checked! {
+    /// A field of such a line.
+    LogField(AccessField) from String as "String", |text| AccessField::parse(&text)
 }
 
 checked! {

@@ -51,3 +51,36 @@ impl AsRef<Path> for ConfigPath {
         &self.0
     }
 }
+
+/// The type name by which the reader recognizes a path that may be empty.
+pub(in crate::config) const OPTIONAL_NAME: &str = "$oneport::OptionalPath";
+
+/// A [`ConfigPath`] for which "" is none.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct OptionalPath(pub Option<PathBuf>);
+
+impl<'de> Deserialize<'de> for OptionalPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl<'de> Visitor<'de> for Written {
+            type Value = OptionalPath;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<OptionalPath, D::Error> {
+                deserializer.deserialize_str(self)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OptionalPath, E> {
+                let path = Some(text).filter(|text| !text.is_empty());
+                Ok(OptionalPath(path.map(PathBuf::from)))
+            }
+        }
+        deserializer.deserialize_newtype_struct(OPTIONAL_NAME, Written)
+    }
+}

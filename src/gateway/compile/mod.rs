@@ -7,6 +7,7 @@ mod custom_middleware;
 mod dashboard_checks;
 mod exposed_files;
 mod identity_providers;
+mod log_checks;
 mod middleware_list;
 mod middleware_order;
 mod middleware_settings;
@@ -18,7 +19,10 @@ mod sqlite_files;
 mod store_checks;
 mod template_checks;
 mod tls;
+mod tracing_checks;
 mod unused_settings;
+
+pub(crate) use tracing_checks::otlp_settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,11 +34,10 @@ use self::template_checks::templates_of;
 use super::registry::Registry;
 use super::response_metrics::ResponseMetrics;
 use super::table::Table;
-use crate::config::{Config, Draft, ErrorLocations, Problem, Problems};
+use crate::config::{Config, Draft, ErrorLocations, Problems, TraceparentFrom};
 use crate::host::AllowedHosts;
 use crate::routing::ProtocolTypeRouter;
 use crate::scope::{App, ScopeType};
-use crate::telemetry;
 
 /// Looks up every name, parses every option and builds both tables. Returns the table with all
 /// warnings, or all Problems.
@@ -91,6 +94,7 @@ fn compile_known(
         problems,
     };
     compiler.check_log();
+    compiler.check_tracing();
     let http = compiler.http_routes();
     let websocket = compiler.websocket_routes();
     compiler.check_middleware_sections();
@@ -118,25 +122,13 @@ fn compile_known(
         allowed_hosts: AllowedHosts::new(&config.server.allowed_hosts),
         trusted_proxies: config.server.trusted_proxies.clone(),
         forwarded: config.server.forwarded,
+        believes_all_traces: config.tracing.traceparent_from == TraceparentFrom::All,
         unmatched: ResponseMetrics::new(ScopeType::Http, &Arc::from("")),
         unmatched_headers: unmatched_headers(&config.http),
+        unmatched_access_log: config.http.access_log,
         tls,
     });
     (table, problems)
-}
-
-impl Compiler<'_> {
-    fn check_log(&mut self) {
-        let log = &self.config.log;
-        if let Err(error) = telemetry::check_level(&log.level) {
-            let message = format!(
-                "expected a level (error, warn, info, debug, trace) or directives such as \"info,oneport::websocket=debug\", found {:?}: {error}",
-                log.level
-            );
-            self.problems
-                .push(Problem::error(log.location.key("level"), message));
-        }
-    }
 }
 
 /// Returns the values that all scopes share; `None` if there are none.

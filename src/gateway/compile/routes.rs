@@ -171,11 +171,13 @@ impl Compiler<'_> {
             Some(Mapped::Servers { .. }) => pattern.with_optional_end(),
             None => pattern,
         };
-        let label: Arc<str> = written
-            .name
-            .as_deref()
-            .map_or_else(|| pattern.to_string().into(), Arc::from);
+        let shown: Arc<str> = pattern.to_string().into();
+        let label: Arc<str> = match written.name.as_deref() {
+            Some(name) => name.into(),
+            None => shown.clone(),
+        };
         let value = HttpEntry {
+            pattern: shown,
             name: written.name.as_deref().map(Arc::from),
             handler_name: written.view.clone(),
             middleware: written.settings.middleware.clone(),
@@ -197,6 +199,7 @@ impl Compiler<'_> {
                 .request_timeout
                 .unwrap_or(self.config.server.timeouts.request),
             responses: ResponseMetrics::new(ScopeType::Http, &label),
+            access_log: written.settings.access_log,
             has_warned: AtomicBool::new(false),
             label,
         };
@@ -260,18 +263,21 @@ impl Compiler<'_> {
         if maps_onto.is_some() {
             pattern = pattern.with_optional_end();
         }
-        let label: Arc<str> = written
-            .name
-            .as_deref()
-            .map_or_else(|| pattern.to_string().into(), Arc::from);
+        let shown: Arc<str> = pattern.to_string().into();
+        let label: Arc<str> = match written.name.as_deref() {
+            Some(name) => name.into(),
+            None => shown.clone(),
+        };
         let settings = socket_settings(&written.settings);
         let value = WebsocketEntry {
+            pattern: shown,
             name: written.name.as_deref().map(Arc::from),
             handler_name: written.consumer.clone(),
             middleware: written.settings.middleware.clone(),
             timeout: settings.connect_timeout,
             chain,
             responses: ResponseMetrics::new(ScopeType::Websocket, &label),
+            access_log: written.settings.access_log,
             has_warned: AtomicBool::new(false),
             label: label.clone(),
             handler: WebsocketHandler {

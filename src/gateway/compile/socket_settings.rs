@@ -26,6 +26,7 @@ pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
         close_timeout: written.close_timeout,
         connect_timeout: written.connect_timeout,
         disconnect_timeout: written.disconnect_timeout,
+        access_log: written.access_log,
         compression: written.compression,
         deflate: DeflateSettings {
             threshold: written.compression_threshold.as_usize(),

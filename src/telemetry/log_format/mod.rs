@@ -4,6 +4,8 @@
 //! quotes, or send a control character to a terminal. Values are cut at 2,048 characters.
 
 use std::fmt::{self, Debug, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -12,11 +14,59 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::log::Format;
+
 /// The maximum number of characters of one value.
 const VALUE_MAX: usize = 2048;
 
 /// The field of an event's message.
 const MESSAGE: &str = "message";
+
+/// Lines in the format that is set at the moment. Clones share it.
+#[derive(Clone)]
+pub(in crate::telemetry) struct LogLines(Arc<AtomicU8>);
+
+const TEXT: u8 = 0;
+const COLORED: u8 = 1;
+const JSON: u8 = 2;
+
+impl LogLines {
+    pub(in crate::telemetry) fn new(format: Format, is_colored: bool) -> Self {
+        let lines = Self(Arc::default());
+        lines.set(format, is_colored);
+        lines
+    }
+
+    pub(in crate::telemetry) fn set(&self, format: Format, is_colored: bool) {
+        let format = match (format, is_colored) {
+            (Format::Json, _) => JSON,
+            (Format::Text, true) => COLORED,
+            (Format::Text, false) => TEXT,
+        };
+        self.0.store(format, Ordering::Relaxed);
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for LogLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        cx: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        match self.0.load(Ordering::Relaxed) {
+            JSON => JsonLines.format_event(cx, writer, event),
+            format => {
+                let is_colored = format == COLORED;
+                TextLines { is_colored }.format_event(cx, writer, event)
+            }
+        }
+    }
+}
 
 /// `TIME LEVEL TARGET: MESSAGE NAME=VALUE ...`.
 pub(in crate::telemetry) struct TextLines {
@@ -38,18 +88,12 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        let time = now();
-        let level = metadata.level();
-        if self.is_colored {
-            write!(
-                writer,
-                "\x1b[2m{time}\x1b[0m \x1b[{}m{level:>5}\x1b[0m \x1b[2m{}:\x1b[0m",
-                color(level),
-                metadata.target()
-            )?;
-        } else {
-            write!(writer, "{time} {level:>5} {}:", metadata.target())?;
-        }
+        write_head(
+            &mut writer,
+            *metadata.level(),
+            metadata.target(),
+            self.is_colored,
+        )?;
         let mut message = Message(String::new());
         event.record(&mut message);
         if !message.0.is_empty() {
@@ -93,6 +137,25 @@ where
         writer.write_str(",\"target\":")?;
         write_json(&mut writer, metadata.target())?;
         writer.write_str("}\n")
+    }
+}
+
+/// Writes the beginning of a line of text: `TIME LEVEL TARGET:`.
+pub(in crate::telemetry) fn write_head(
+    writer: &mut impl Write,
+    level: Level,
+    target: &str,
+    is_colored: bool,
+) -> fmt::Result {
+    let time = now();
+    if is_colored {
+        let color = color(&level);
+        write!(
+            writer,
+            "\x1b[2m{time}\x1b[0m \x1b[{color}m{level:>5}\x1b[0m \x1b[2m{target}:\x1b[0m"
+        )
+    } else {
+        write!(writer, "{time} {level:>5} {target}:")
     }
 }
 
@@ -211,14 +274,14 @@ impl Visit for JsonFields<'_> {
 }
 
 /// Writes a number with at most six decimals, and never with an exponent.
-fn write_decimal(writer: &mut impl Write, value: f64) -> fmt::Result {
+pub(in crate::telemetry) fn write_decimal(writer: &mut impl Write, value: f64) -> fmt::Result {
     let text = format!("{value:.6}");
     let short = text.trim_end_matches('0').trim_end_matches('.');
     writer.write_str(if short.is_empty() { "0" } else { short })
 }
 
 /// Returns whether a value needs no quotes: an address, a number, a word.
-fn is_plain(value: &str) -> bool {
+pub(in crate::telemetry) fn is_plain(value: &str) -> bool {
     (1..=VALUE_MAX).contains(&value.len())
         && value
             .bytes()
@@ -256,7 +319,7 @@ fn write_plain(writer: &mut impl Write, value: &str) -> fmt::Result {
     })
 }
 
-fn write_quoted(writer: &mut impl Write, value: &str) -> fmt::Result {
+pub(in crate::telemetry) fn write_quoted(writer: &mut impl Write, value: &str) -> fmt::Result {
     writer.write_char('"')?;
     write_cut(writer, value, |writer, char| {
         if is_unsafe(char) || matches!(char, '"' | '\\') {
@@ -268,7 +331,7 @@ fn write_quoted(writer: &mut impl Write, value: &str) -> fmt::Result {
     writer.write_char('"')
 }
 
-fn write_json(writer: &mut impl Write, value: &str) -> fmt::Result {
+pub(in crate::telemetry) fn write_json(writer: &mut impl Write, value: &str) -> fmt::Result {
     writer.write_char('"')?;
     write_cut(writer, value, |writer, char| match char {
         '"' => writer.write_str("\\\""),

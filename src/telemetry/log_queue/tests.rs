@@ -55,7 +55,7 @@ fn bench(waiting_max: usize) -> Bench {
         reopened: reopen,
     };
     queue.register();
-    let writer = Writer::new(queue.clone(), gate, move |lines| {
+    let writer = Writer::new(queue.clone(), Box::new(gate), move |lines| {
         let _ = notice.send(lines);
     });
     std::thread::spawn(move || writer.run());

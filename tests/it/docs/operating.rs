@@ -1,6 +1,7 @@
-//! Operating: the signals and exit codes of docs/OPERATING.md are those of the code, and what
+//! Operating: the signals, exit codes and log fields of docs/OPERATING.md are those of the code, and what
 //! config/ has for Prometheus and Grafana names metrics that exist.
 
+use oneport::telemetry::AccessField;
 use regex::Regex;
 
 use super::{Row, Words, page, tables, words_in_source};
@@ -106,4 +107,71 @@ fn every_alert_is_explained_and_no_other() {
     let alerts = words_in_source("config/prometheus/oneport.yml", r"- alert: (\w+)");
     assert_eq!(explained, alerts);
     assert!(alerts.len() > 15, "{alerts:?}");
+}
+
+#[test]
+fn every_field_of_the_access_log_is_in_the_list_and_no_other() {
+    let mut known: Words = AccessField::NAMES.iter().map(ToString::to_string).collect();
+    known.insert("header:NAME".to_owned());
+    known.insert("response_header:NAME".to_owned());
+    assert_eq!(listed("Log fields"), known);
+}
+
+/// The names of the fields of an event of `tracing`, from the arguments of its macro.
+fn fields_of_event(arguments: &str) -> Words {
+    let (mut depth, mut in_text, mut part, mut parts) = (0, false, String::new(), Vec::new());
+    let mut previous = ' ';
+    for char in arguments.chars() {
+        match char {
+            '"' if previous != '\\' => in_text = !in_text,
+            _ if in_text => {}
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => break,
+            ')' | ']' | '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(std::mem::take(&mut part));
+                previous = char;
+                continue;
+            }
+            _ => {}
+        }
+        if !in_text {
+            part.push(char);
+        }
+        previous = char;
+    }
+    parts.push(part);
+    let name = Regex::new(r"^\s*[%?]?([a-z_]+)\s*(=[^=]|$)").unwrap();
+    let names = parts.iter().filter_map(|part| name.captures(part));
+    names.map(|captures| captures[1].to_owned()).collect()
+}
+
+/// The fields of all lines but those of the access log and those for debugging.
+#[test]
+fn every_field_of_other_lines_is_in_the_list_and_no_other() {
+    fn below(directory: &std::path::Path, text: &mut String) {
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                below(&path, text);
+            } else if !path.ends_with("tests.rs") {
+                let file = std::fs::read_to_string(&path).unwrap();
+                text.push_str(file.split("#[cfg(test)]\nmod tests {").next().unwrap());
+            }
+        }
+    }
+    let mut text = String::new();
+    below(&super::root().join("src"), &mut text);
+    let comment = Regex::new(r"(?m)^\s*//.*$").unwrap();
+    let text = comment.replace_all(&text, "");
+    let start = Regex::new(r"tracing::(?:error|warn|info)!\(").unwrap();
+    let mut fields = Words::new();
+    for event in start.find_iter(&text) {
+        let arguments = &text[event.end()..];
+        if !arguments.trim_start().starts_with("target: ACCESS") {
+            fields.extend(fields_of_event(arguments));
+        }
+    }
+    assert!(fields.len() > 40, "{fields:?}");
+    assert_eq!(listed("Fields of other lines"), fields);
 }

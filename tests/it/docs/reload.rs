@@ -28,6 +28,7 @@ fn literal(value: &toml::Value) -> String {
         }
         toml::Value::Boolean(boolean) => boolean.to_string(),
         toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Float(number) => format!("{number:?}"),
         other => panic!("expected a value of the demo, found {other:?}"),
     }
 }
@@ -45,6 +46,12 @@ fn another(path: &str, value: &toml::Value) -> String {
         "server.root_path" => r#""/app""#,
         "log.format" | "channel_layer.serializer" => r#""json""#,
         "log.level" => r#""debug""#,
+        "log.access_format" => r#""combined""#,
+        "log.access_fields" => r#"["status"]"#,
+        "http.access_log" | "websocket.access_log" => "0.5",
+        "tracing.sample" => "0.5",
+        "tracing.traceparent_from" => r#""all""#,
+        "tracing.headers" => r#"{ authorization = "Bearer x" }"#,
         "session.store" => r#""memory""#,
         "session.secure" => r#""always""#,
         "session.same_site" => r#""strict""#,
@@ -148,6 +155,13 @@ fn every_changed_key_is_applied_by_a_reload_or_needs_a_restart() {
             assert_eq!(needs_restart, [""; 0], "{path}");
             let (one, other) = (&running.websocket_routes[0], &read.websocket_routes[0]);
             match section {
+                // It keeps the sockets of the route.
+                "websocket" if key == "access_log" => {
+                    assert_ne!(one, other, "{path}");
+                    assert_eq!(hash_of(one), hash_of(other), "{path}");
+                }
+                "log" => assert_ne!(running.log, read.log, "{path}"),
+                "tracing" => assert_ne!(running.tracing, read.tracing, "{path}"),
                 "websocket" => assert_ne!(hash_of(one), hash_of(other), "{path}"),
                 "http" => assert_ne!(running.http_routes[0], read.http_routes[0], "{path}"),
                 "templates" => assert_ne!(running.templates, read.templates, "{path}"),

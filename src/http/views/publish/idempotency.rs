@@ -18,6 +18,7 @@ use super::response::{ApiError, json_bytes};
 use super::tokens::Token;
 use crate::http::Response;
 use crate::tasks::Tasks;
+use crate::telemetry::trace;
 
 /// The maximum number of cached responses. The oldest is evicted first.
 const KEYS_MAX: usize = 10_000;
@@ -81,7 +82,7 @@ impl Idempotency {
         }
         if is_first {
             let (cache, answer) = (self.clone(), answer.clone());
-            tasks.spawn("call with an idempotency key", async move {
+            let call = async move {
                 let work = AssertUnwindSafe(work).catch_unwind().await;
                 let outcome = work.unwrap_or_else(|_| {
                     counter!("oneport_panics_total").increment(1);
@@ -90,7 +91,8 @@ impl Idempotency {
                 });
                 let outcome = outcome.map(|value| Bytes::from(value.to_string()));
                 cache.answered(&name, &answer, outcome);
-            });
+            };
+            tasks.spawn("call with an idempotency key", trace::carry(call));
         }
         let mut response = match answer.value.wait().await {
             Ok(bytes) => json_bytes(StatusCode::OK, bytes.clone()),

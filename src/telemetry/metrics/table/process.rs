@@ -41,6 +41,10 @@ pub(super) const METRICS: &[Metric] = &[
         "oneport_log_lines_dropped_total",
         "Log lines dropped because the log could not be written, or not fast enough.",
     ),
+    counter("oneport_spans_total", "Spans of traces, by outcome.").by(&[words(
+        "outcome",
+        &["exported", "dropped", "failed", "rejected"],
+    )]),
     gauge("oneport_tasks", "Tasks that are alive."),
     gauge(
         "oneport_build_info",

@@ -33,6 +33,7 @@ use super::protocol::action::Action;
 use super::protocol::{self, BackendResponse, Disconnect};
 use super::route::EndpointRoute;
 use crate::client::ClientError;
+use crate::telemetry::trace;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
 
@@ -235,7 +236,7 @@ impl Conversation {
             state.phase = Phase::Sending;
             drop(state);
             let tasks = &self.route.services.tasks;
-            tasks.spawn("backend conversation", self.clone().run());
+            tasks.spawn("backend conversation", trace::carry(self.clone().run()));
         }
     }
 

@@ -44,6 +44,7 @@ use crate::config::OptionErrors;
 use crate::routing::RouteContext;
 use crate::scope::Scope;
 use crate::services::Services;
+use crate::telemetry::trace;
 use crate::websocket::{Accept, Backlog, Close, CloseCode, Consumer, Context, Denial, Message};
 
 /// `consumer = "backend"`: each connection's events are POSTed to an HTTP endpoint, or sent to a
@@ -184,6 +185,7 @@ impl Backend {
     ) -> Result<Accept, Denial> {
         let (reply, replied) = oneshot::channel();
         let handshake = Handshake::new(route.clone(), scope).run(reply);
+        let handshake = trace::carry(handshake);
         route.services.tasks.spawn("backend handshake", handshake);
         let result = replied.await;
         let (accept, accepted) =

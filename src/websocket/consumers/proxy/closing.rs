@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use super::direction::Progress;
 use super::frame_boundaries::FrameBoundaries;
 use super::tunnel::{Tunnel, closed, yield_to_others};
-use crate::telemetry::ACCESS;
+use crate::websocket::access_log::{self, Counts};
 use crate::websocket::close::{Cause, ClosingHandshake, Ending};
 use crate::websocket::frame::encode_close;
 
@@ -135,29 +135,16 @@ impl Tunnel {
 
     /// Counts the end and writes the access log line.
     fn log_end(&self, ending: &Ending) {
-        let handle = &*self.handle;
-        let scope = handle.scope();
-        let route = &*handle.route().label;
-        handle.route().count_end(handle, ending.cause);
         let code = |frames: &FrameBoundaries| frames.close().map(|(code, _)| code.unwrap_or(1005));
-        tracing::info!(
-            target: ACCESS,
-            id = %scope.request_id,
-            client = scope.client.map(tracing::field::display),
-            path = scope.target.path(),
-            route,
-            user = scope.user.as_ref().map(|user| user.name.as_str()),
-            code = ending.code.get(),
-            client_code = code(&self.to_upstream.frames),
-            upstream_code = code(&self.to_client.frames),
-            cause = ending.cause.as_str(),
-            reason = Some(&*ending.reason).filter(|reason| !reason.is_empty()),
-            seconds = handle.age().as_secs_f64(),
-            messages = self.messages,
-            bytes_in = self.to_upstream.received,
-            bytes_out = self.to_client.sent,
-            "websocket"
-        );
+        let counts = Counts {
+            messages: self.messages,
+            bytes_in: self.to_upstream.received,
+            bytes_out: self.to_client.sent,
+            dropped: None,
+            client_code: code(&self.to_upstream.frames),
+            upstream_code: code(&self.to_client.frames),
+        };
+        access_log::log_end(&self.handle, ending, &counts);
     }
 }
 
