@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import http.client
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from kit.deadline import DEADLINE, until
+from kit.restart import RestartServer
 from kit.server import Server
 
 CONFIG = """
@@ -251,6 +253,19 @@ class Listener(unittest.TestCase):
         server.signal(signal.SIGHUP)
         server.wait_for_log(r"metrics\.bind.*cannot listen at 192\.0\.2\.1:9100")
         self.assertEqual(self.ask(server, "/metrics", name="other.sock")[0], 200)
+
+    def test_restart_hands_it_on(self):
+        """It answers before, during and after, and the file of the socket stays."""
+        server = self.enterContext(RestartServer(LISTENER + CONFIG))
+        started = lambda: re.search(r"^process_start_time_seconds (\S+)$", self.ask(server, "/metrics")[2], re.MULTILINE)[1]
+        before = started()
+        server.begin_restart()
+        old = server.replaced()
+        until(lambda: float(started()) > float(before), "the metrics of the new process")
+        server.ended(old)
+        self.assertEqual(self.ask(server, "/health/")[0], 200)
+        server.restart()
+        self.assertEqual(self.ask(server, "/health/")[0], 200)
 
 
 if __name__ == "__main__":
