@@ -204,6 +204,12 @@ impl Scope {
         ScopeSpan::of(&self.extensions).map(|span| span.context().trace_id)
     }
 
+    /// Returns the same if the trace is exported.
+    pub(crate) fn sampled_trace_id(&self) -> Option<TraceId> {
+        let context = ScopeSpan::of(&self.extensions)?.context();
+        context.is_sampled.then_some(context.trace_id)
+    }
+
     /// Returns the prefix under which the server is mounted, "" for none: ASGI's
     /// `scope["root_path"]`.
     #[must_use]

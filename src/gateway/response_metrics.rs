@@ -8,7 +8,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::http::{Body, BodyMeter, Response};
 use crate::scope::{Scope, ScopeType};
-use crate::telemetry;
+use crate::telemetry::{self, TracedHistogram};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -25,7 +25,7 @@ pub(crate) struct ResponseMetrics {
     table: ScopeType,
     /// By method, then by class of status; handshakes have one method.
     counters: Box<[OnceLock<Counter>]>,
-    duration: OnceLock<Histogram>,
+    duration: OnceLock<TracedHistogram>,
     bodies: OnceLock<Bodies>,
 }
 
@@ -71,7 +71,7 @@ impl ResponseMetrics {
         }
         if let Some(started) = started {
             let duration = self.duration.get_or_init(|| self.duration());
-            duration.record(started.elapsed().as_secs_f64());
+            duration.record(started.elapsed().as_secs_f64(), scope.sampled_trace_id());
         }
         if scope.scope_type == ScopeType::Websocket || scope.method == Method::HEAD {
             return; // without a body
@@ -137,14 +137,12 @@ impl ResponseMetrics {
     }
 
     #[cold]
-    fn duration(&self) -> Histogram {
-        let route = self.label.to_string();
-        match self.table {
-            ScopeType::Http => histogram!("oneport_request_duration_seconds", "route" => route),
-            ScopeType::Websocket => {
-                histogram!("oneport_handshake_duration_seconds", "route" => route)
-            }
-        }
+    fn duration(&self) -> TracedHistogram {
+        let name = match self.table {
+            ScopeType::Http => "oneport_request_duration_seconds",
+            ScopeType::Websocket => "oneport_handshake_duration_seconds",
+        };
+        TracedHistogram::of_route(name, &self.label)
     }
 }
 

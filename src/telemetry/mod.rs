@@ -32,10 +32,10 @@ pub use log::{
 pub(crate) use log_queue::{Flush, LogQueue};
 pub use log_queue::{log_lines_dropped, reopen_logs};
 pub(crate) use log_throttle::{LOG_INTERVAL, LogThrottle};
-pub(crate) use metrics::measures_time;
 pub use metrics::{
-    Family, HistogramValue, Kind, Label, Metric, Metrics, Series, Snapshot, TextFormat, Value,
-    Values, all_metrics, event_dropped, events_dropped, start_metrics,
+    Exemplar, Family, HistogramValue, Kind, Label, Metric, Metrics, Series, Snapshot, TextFormat,
+    Value, Values, all_metrics, event_dropped, events_dropped, start_metrics,
 };
+pub(crate) use metrics::{TracedHistogram, measures_time};
 pub use ratio::Ratio;
 pub use trace::{SpanId, TraceId};

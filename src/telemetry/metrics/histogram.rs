@@ -4,9 +4,13 @@
 //! stored, but added up when it is read, so that the buckets of a reading always agree with it. The
 //! sum may lack values that are being recorded.
 
+use std::fmt::Display;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use metrics::HistogramFn;
+use parking_lot::Mutex;
 
 /// The buckets of one series.
 #[derive(Debug)]
@@ -17,6 +21,19 @@ pub(super) struct Buckets {
     counts: Box<[AtomicU64]>,
     /// The bits of an `f64`.
     sum: AtomicU64,
+    /// The last value with a trace of each bucket; allocated for the first one.
+    exemplars: OnceLock<Box<[Mutex<Option<Exemplar>>]>>,
+}
+
+/// A value, and the trace of what took it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar {
+    /// The trace's id, in hexadecimal digits.
+    pub trace_id: String,
+    /// The value.
+    pub value: f64,
+    /// When it was recorded.
+    pub at: SystemTime,
 }
 
 /// What the buckets of one series have counted.
@@ -28,6 +45,8 @@ pub struct HistogramValue {
     pub counts: Vec<u64>,
     /// The sum of all values.
     pub sum: f64,
+    /// The last value with a trace of each bucket; empty if no value had one.
+    pub exemplars: Vec<Option<Exemplar>>,
 }
 
 impl Buckets {
@@ -36,6 +55,7 @@ impl Buckets {
             bounds,
             counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
             sum: AtomicU64::new(0_f64.to_bits()),
+            exemplars: OnceLock::new(),
         }
     }
 
@@ -45,6 +65,27 @@ impl Buckets {
             bounds: self.bounds,
             sum: f64::from_bits(self.sum.load(Ordering::Relaxed)),
             counts: counts.map(|count| count.load(Ordering::Relaxed)).collect(),
+            exemplars: match self.exemplars.get() {
+                Some(exemplars) => exemplars.iter().map(|slot| slot.lock().clone()).collect(),
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// Records a value with its trace, which its bucket keeps until the next one.
+    pub(super) fn record_traced(&self, value: f64, trace_id: impl Display) {
+        self.add(value, 1);
+        let exemplars = self.exemplars.get_or_init(|| {
+            let slots = self.counts.iter().map(|_| Mutex::default());
+            slots.collect()
+        });
+        // A writer that finds another one leaves it: any recent value will do.
+        if let Some(mut slot) = exemplars[self.bucket(value)].try_lock() {
+            *slot = Some(Exemplar {
+                trace_id: trace_id.to_string(),
+                value,
+                at: SystemTime::now(),
+            });
         }
     }
 
@@ -136,6 +177,24 @@ mod tests {
         buckets.record_many(0.25, 4);
         assert_eq!(buckets.value().sum, 1.5);
         assert_eq!(buckets.value().counts, [0, 5, 0, 0]);
+    }
+
+    #[test]
+    fn each_bucket_keeps_the_trace_of_its_last_value() {
+        let buckets = Buckets::new(BOUNDS);
+        buckets.record(0.05);
+        assert!(buckets.value().exemplars.is_empty());
+        for (value, trace_id) in [(0.2, "a"), (0.3, "b"), (20.0, "c")] {
+            buckets.record_traced(value, trace_id);
+        }
+        let value = buckets.value();
+        assert_eq!(value.count(), 4);
+        let kept: Vec<_> = value
+            .exemplars
+            .iter()
+            .map(|kept| kept.as_ref().map(|kept| (kept.value, &*kept.trace_id)))
+            .collect();
+        assert_eq!(kept, [None, Some((0.3, "b")), None, Some((20.0, "c"))]);
     }
 
     #[test]

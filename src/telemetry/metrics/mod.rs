@@ -10,6 +10,7 @@
 //! | `metric.rs` | a row: name, kind, labels, buckets, help |
 //! | `registry.rs` | the series that are counted, and when those of a route end |
 //! | `histogram.rs` | the buckets of one series |
+//! | `traced_histogram.rs` | a histogram whose buckets keep the trace of a recent value |
 //! | `snapshot.rs` | the values of all series at one instant |
 //! | `process.rs` | figures of the process and its runtime, which are read for a snapshot |
 //! | `text_format.rs` | a snapshot as a scraper reads it |
@@ -21,6 +22,7 @@ mod registry;
 mod snapshot;
 mod table;
 mod text_format;
+mod traced_histogram;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,12 +30,13 @@ use std::time::Instant;
 
 use metrics::counter;
 
-pub use histogram::HistogramValue;
+pub use histogram::{Exemplar, HistogramValue};
 pub use metric::{Kind, Label, Metric, Values};
 use registry::Registry;
 pub use snapshot::{Family, Series, Snapshot, Value};
 pub use table::all_metrics;
 pub use text_format::TextFormat;
+pub(crate) use traced_histogram::TracedHistogram;
 
 /// The metrics of this process (cheap to clone).
 #[derive(Clone, Debug)]

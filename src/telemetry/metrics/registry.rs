@@ -132,6 +132,14 @@ impl Registry {
         }
     }
 
+    /// Returns the buckets of a histogram.
+    pub(super) fn buckets(&self, key: &Key) -> Option<Arc<Buckets>> {
+        match self.register(key, Kind::Histogram) {
+            Cell::Histogram(buckets) => Some(buckets),
+            _ => None,
+        }
+    }
+
     /// Drops series whose route was removed some time ago.
     pub(super) fn forget_gone(&self, now: Instant) {
         let now = u64::try_from(now.saturating_duration_since(*EPOCH).as_millis())

@@ -7,8 +7,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::time::SystemTime;
 
-use super::histogram::HistogramValue;
+use super::histogram::{Exemplar, HistogramValue};
 use super::metric::Kind;
 use super::snapshot::{Family, Series, Snapshot, Value};
 
@@ -194,7 +195,13 @@ fn write_histogram(
             (Some(bound), TextFormat::OpenMetrics) => write!(text, "{bound:?}"),
             (Some(bound), TextFormat::Prometheus) => write!(text, "{bound}"),
         };
-        let _ = writeln!(text, "\"}} {total}");
+        let _ = write!(text, "\"}} {total}");
+        if format == TextFormat::OpenMetrics
+            && let Some(Some(exemplar)) = values.exemplars.get(index)
+        {
+            write_exemplar(text, exemplar);
+        }
+        text.push('\n');
     }
     let labels = match labels {
         "" => String::new(),
@@ -202,6 +209,19 @@ fn write_histogram(
     };
     let _ = writeln!(text, "{name}_sum{labels} {}", Number(values.sum));
     let _ = writeln!(text, "{name}_count{labels} {total}");
+}
+
+fn write_exemplar(text: &mut String, exemplar: &Exemplar) {
+    let Exemplar {
+        trace_id,
+        value,
+        at,
+    } = exemplar;
+    let at = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64();
+    let _ = write!(text, " # {{trace_id=\"{trace_id}\"}} {value} {at:.3}");
 }
 
 fn write_labels(text: &mut String, series: &Series) {
@@ -281,6 +301,8 @@ impl std::fmt::Display for Number {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use metrics::{Key, Label};
 
     use super::*;
@@ -355,6 +377,15 @@ mod tests {
             bounds: &[0.5, 1.0],
             counts: vec![2, 0, 1],
             sum: 8.5,
+            exemplars: vec![
+                None,
+                None,
+                Some(Exemplar {
+                    trace_id: "ab12".to_owned(),
+                    value: 7.5,
+                    at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
+                }),
+            ],
         };
         let found = snapshot(
             "wait_seconds",
@@ -368,12 +399,12 @@ mod tests {
             text,
             "wait_seconds_bucket{route=\"x\",le=\"0.5\"} 2\n\
              wait_seconds_bucket{route=\"x\",le=\"1.0\"} 2\n\
-             wait_seconds_bucket{route=\"x\",le=\"+Inf\"} 3\n\
+             wait_seconds_bucket{route=\"x\",le=\"+Inf\"} 3 # {trace_id=\"ab12\"} 7.5 1.500\n\
              wait_seconds_sum{route=\"x\"} 8.5\nwait_seconds_count{route=\"x\"} 3\n# EOF\n"
         );
         let text = found.to_text(TextFormat::Prometheus);
         assert!(text.contains("wait_seconds_bucket{route=\"x\",le=\"1\"} 2\n"));
-        assert!(!text.contains("# UNIT"));
+        assert!(!text.contains("# UNIT") && !text.contains("trace_id"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import unittest
 
 from prometheus_client.openmetrics import parser as openmetrics
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from kit.deadline import DEADLINE, until
+from kit.postgres import free_port
 from kit.restart import RestartServer
 from kit.server import Server
 
@@ -151,6 +153,29 @@ class Metrics(unittest.TestCase):
         ]:
             self.assertEqual(self.server.metric(metric, route="echo"), count, metric)
 
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+OTHER_TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+class Exemplars(unittest.TestCase):
+    def test_durations_name_the_trace_of_a_request(self):
+        """Only one that is exported; the collector need not be there."""
+        tracing = f'[tracing]\notlp = "http://127.0.0.1:{free_port()}"\ntraceparent_from = "all"\n'
+        server = self.enterContext(Server(tracing + CONFIG))
+        Metrics.text(server)  # from now on, durations are measured
+        for trace, flags in [(TRACE, "01"), (OTHER_TRACE, "00")]:
+            parent = f"00-{trace}-00f067aa0ba902b7-{flags}"
+            self.assertEqual(server.request("/page/", headers={"traceparent": parent})[0], 200)
+        families = openmetrics.text_string_to_metric_families(Metrics.text(server, Accept=OPEN_METRICS))
+        [durations] = [family for family in families if family.name == "oneport_request_duration_seconds"]
+        page = [sample for sample in durations.samples if sample.labels["route"] == "page"]
+        [exemplar] = [sample.exemplar for sample in page if sample.exemplar]
+        self.assertEqual(exemplar.labels, {"trace_id": TRACE})
+        self.assertTrue(0 < exemplar.value < 3, exemplar)
+        self.assertTrue(abs(float(exemplar.timestamp) - time.time()) < 60, exemplar)
+        self.assertEqual([sample.value for sample in page if sample.name.endswith("_count")], [2])
+        self.assertNotIn("trace_id", Metrics.text(server))
 
 
 LISTENER = """
