@@ -15,6 +15,7 @@ function causeNode(end) {
   const words = [end.reason, end.rule === null ? "" : `by ${end.rule}`].filter(Boolean).join("; ");
   const cause = [
     h("strong", { dataset: { tone: TONES[end.kind] ?? "quiet" } }, `${end.code} ${end.cause.replaceAll("_", " ")}`),
+    end.times > 1 ? ` × ${count(end.times)}` : null,
     words === "" ? null : h("span", { class: "quiet" }, ` ${words}`),
   ];
   const more = [end.happened, end.remedy].filter(Boolean);
@@ -28,7 +29,7 @@ export function endColumns(keys = null) {
     { key: "at", label: "When", value: (row) => row.at, text: (row) => clock(row.at) },
     { key: "kind", label: "Kind", value: (row) => row.kind, text: (row) => row.kind, node: (row) => pill(row.kind, TONES[row.kind] ?? "quiet"), wide: true },
     { key: "route", label: "Route", value: (row) => row.route, text: (row) => row.route || "(no route)" },
-    { key: "cause", label: "Cause", value: (row) => row.cause, text: (row) => `${row.code} ${row.cause} ${row.reason} ${row.rule}`, node: causeNode, class: "words" },
+    { key: "cause", label: "Cause", value: (row) => row.cause, text: (row) => `${row.code} ${row.cause} ${row.reason} ${row.rule} ${row.times}`, node: causeNode, class: "words" },
     { key: "path", label: "Path", value: (row) => row.path, class: "code cut", wide: true },
     { key: "user", label: "User", value: (row) => row.user ?? "", class: "cut", wide: true },
     { key: "client", label: "Client", value: (row) => row.client ?? "unix", class: "code", wide: true },

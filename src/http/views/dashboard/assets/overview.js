@@ -48,7 +48,7 @@ export class OverviewView {
     });
     this.#ends = new Table({
       label: "Last failures and refusals",
-      rowKey: (row) => `${row.process} ${row.number}`,
+      rowKey: alike,
       empty: "No failure and no refusal.",
       columns: endColumns(["at", "route", "cause", "client"]),
     });
@@ -92,11 +92,27 @@ export class OverviewView {
       const replies = await Promise.all(["failed", "refused", "error"].map((kind) => this.#connection.call("ends", { filter: { kind } })));
       const ends = replies.flatMap((reply) => reply.ends).sort((one, other) => (one.at < other.at ? 1 : -1));
       this.#hasEnds = true;
-      this.#ends.update(ends.slice(0, 8));
+      this.#ends.update(grouped(ends).slice(0, 8));
     } catch {
       // The status of the connection is shown already.
     }
   }
+}
+
+/** What makes ends alike: those of one cause on one route. */
+function alike(end) {
+  return JSON.stringify([end.route, end.code, end.cause, end.reason, end.rule]);
+}
+
+/** Puts alike ends into one row, with the newest of them and their number. */
+function grouped(ends) {
+  const groups = new Map();
+  for (const end of ends) {
+    const group = groups.get(alike(end));
+    if (group === undefined) groups.set(alike(end), { ...end, times: 1 });
+    else group.times += 1;
+  }
+  return [...groups.values()];
 }
 
 function plots() {

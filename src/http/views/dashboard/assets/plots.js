@@ -98,7 +98,7 @@ export class Plot {
     const options = {
       width: this.#canvas.clientWidth,
       height: HEIGHT,
-      padding: [6, 4, 0, 0],
+      padding: [6, 16, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: cursor().key }, drag: { x: false, y: false }, points: { size: 6 }, y: false },
       scales: {
