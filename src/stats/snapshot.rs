@@ -86,6 +86,10 @@ pub struct ConnectionStats {
     pub open: u64,
     /// Open connections that speak HTTP.
     pub http: u64,
+    /// Those that speak HTTP, by protocol: `none` yet, `http1` or `http2`.
+    pub protocols: BTreeMap<String, u64>,
+    /// Those that speak HTTP, by security: `plain` or `tls`.
+    pub security: BTreeMap<String, u64>,
     /// Accepted since the start.
     pub accepted: u64,
     /// Refused since the start, by reason.
@@ -224,6 +228,8 @@ impl Snapshot {
             connections: ConnectionStats {
                 open: speaking_http + open,
                 http: speaking_http,
+                protocols: series.by("oneport_connections", "protocol"),
+                security: series.by("oneport_connections", "security"),
                 accepted: series.sum("oneport_connections_accepted_total"),
                 refused: series.by("oneport_connections_refused_total", "reason"),
                 tls: series.by("oneport_tls_handshakes_total", "outcome"),

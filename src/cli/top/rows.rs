@@ -318,6 +318,19 @@ pub(super) fn health(now: &Snapshot) -> Sheet {
     let reasons: Vec<String> = reasons
         .map(|(reason, times)| format!("{} by {reason}", count(*times)))
         .collect();
+    let open = |by: &BTreeMap<String, u64>, name| count(by.get(name).copied().unwrap_or_default());
+    let (protocols, security) = (&now.connections.protocols, &now.connections.security);
+    add(
+        "connections of HTTP",
+        &count(now.connections.http),
+        Tone::Plain,
+        format!(
+            "{} of HTTP/1.1, {} of HTTP/2, {} of them encrypted",
+            open(protocols, "http1"),
+            open(protocols, "http2"),
+            open(security, "tls")
+        ),
+    );
     add(
         "connections refused",
         &count(refused),

@@ -156,7 +156,9 @@ export function healthRows(stats) {
     rows.push({ what: `Certificate ${name}`, state: seconds > 0 ? "valid" : "expired", tone, detail: `for another ${duration(seconds)}` });
   }
   const refused = Object.entries(connections.refused).filter(([, times]) => times > 0).map(([reason, times]) => `${count(times)} by ${reason}`);
-  add("Connections", sum(connections.refused), "refused", `${count(connections.accepted)} accepted${refused.length > 0 ? `; refused ${refused.join(", ")}` : ""}`);
+  const { http1 = 0, http2 = 0 } = connections.protocols;
+  const open = `${count(http1)} of HTTP/1.1, ${count(http2)} of HTTP/2, ${count(connections.security.tls ?? 0)} of them encrypted`;
+  add("Connections", sum(connections.refused), "refused", `${open}; ${count(connections.accepted)} accepted${refused.length > 0 ? `; refused ${refused.join(", ")}` : ""}`);
   const lost = messages.dropped + sum(layer.dropped);
   add("Messages", lost, "dropped", lost > 0 ? "their clients read too slowly, or had gone" : "none dropped");
   const { replaced = 0, refused: rejected = 0 } = stats.reloads;
