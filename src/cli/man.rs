@@ -121,7 +121,11 @@ fn pages(command: &Command) -> io::Result<Vec<(String, String)>> {
 
 fn page(command: &Command) -> io::Result<String> {
     let today = Timestamp::now().to_string();
+    let name = command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name());
     let man = Man::new(command.clone())
+        .title(name.to_uppercase())
         .date(today.get(..10).unwrap_or_default())
         .source(concat!("Oneport ", env!("CARGO_PKG_VERSION")))
         .manual("Oneport");
@@ -183,7 +187,8 @@ fn escaped(text: &str) -> String {
 /// The longest line of a page's source.
 const LINE_MAX: usize = 79;
 
-/// Removes blanks at the end of lines, and paragraphs without a text; breaks long lines.
+/// Removes blanks at the end of lines, paragraphs without a text and repeated breaks; breaks long
+/// lines.
 fn tidy(page: &str) -> String {
     let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
     let mut kept = String::with_capacity(page.len() + page.len() / 32);
@@ -192,7 +197,8 @@ fn tidy(page: &str) -> String {
         let begins_nothing = [".PP", ".RS", ".SH", ".TP"]
             .iter()
             .any(|macro_name| next.starts_with(macro_name));
-        if line.is_empty() || *line == ".PP" && begins_nothing {
+        let is_repeated = *line == ".br" && kept.ends_with(".br\n");
+        if line.is_empty() || is_repeated || *line == ".PP" && begins_nothing {
             continue;
         }
         match line.starts_with('.') {
@@ -286,7 +292,7 @@ mod tests {
 
     #[test]
     fn paragraphs_without_a_text_and_blanks_are_removed() {
-        let page = "a \n.PP\n.PP\nb\n\n.PP\n.SH X\n.PP\n";
-        assert_eq!(tidy(page), "a\n.PP\nb\n.SH X\n");
+        let page = "a \n.PP\n.PP\nb\n\n.br\n\n.br\nc\n.PP\n.SH X\n.PP\n";
+        assert_eq!(tidy(page), "a\n.PP\nb\n.br\nc\n.SH X\n");
     }
 }
