@@ -138,9 +138,12 @@ class Service(unittest.TestCase):
             self.assertEqual((self.main_pid(), self.show("NRestarts")), (pid, "0"))
         self.assertEqual(asking.failures, [])
         self.systemd.do("stop", "oneport.socket", "oneport.service")
-        self.assertEqual((self.show("ActiveState"), self.show("Result")), ("inactive", "success"))
         self.assertFalse(exists(pid))
-        self.assertFalse((self.directory / "oneport.pid").exists())
+        # With cgroup v1 systemd does not wait for the drain of a process that it has not started itself, and kills it.
+        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            ended = [self.show(name) for name in ("ActiveState", "Result", "ExecMainCode", "ExecMainStatus")]
+            self.assertEqual(ended, ["inactive", "success", "1", "0"], self.log())  # 1: exited
+            self.assertFalse((self.directory / "oneport.pid").exists())
 
     def test_a_stop_ends_both_processes_of_a_restart(self):
         with Asking(self.port) as asking:

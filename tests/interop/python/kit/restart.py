@@ -67,6 +67,13 @@ class Restarts:
         self._left = []
 
     def close(self):
+        # A new process outlives the old one, whose test has failed in between.
+        if self.is_running:
+            self._left += [Adopted(pid) for pid in self.children()]
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
         for process in self._left:
             process.kill()
             process.wait()
