@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::{Notify, OnceCell};
 
 use super::hashing_queue::HashingQueue;
-use super::tickets::Tickets;
+use super::tickets::{PassedTicket, Tickets};
 use super::{Account, BACKEND, Login, User, Users, password, session_key};
 use crate::config::AuthConfig;
 use crate::database::StoreError;
@@ -291,6 +291,16 @@ impl Auth {
     pub fn of_ticket(&self, ticket: &str) -> Option<Identified> {
         let (user, login) = self.0.tickets.take(ticket)?;
         Some(Identified { user, login })
+    }
+
+    /// Takes all unused tickets, for the process that takes the place of this one.
+    pub(crate) fn take_tickets(&self) -> Vec<PassedTicket> {
+        self.0.tickets.take_all()
+    }
+
+    /// Adds the unused tickets of the process whose place this one takes.
+    pub(crate) fn add_tickets(&self, passed: Vec<PassedTicket>) {
+        self.0.tickets.add(passed);
     }
 
     /// Returns whether a login has ended, according to the current state of the stores.

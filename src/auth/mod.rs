@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 pub use authentication::{Auth, Identified};
+pub(crate) use tickets::PassedTicket;
 pub use users::{Account, Users, name_problem};
 
 /// A person who is logged in.

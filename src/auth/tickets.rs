@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::{Login, User};
 use crate::secrets;
@@ -75,6 +76,75 @@ struct Ticket {
     expires_at: Instant,
 }
 
+/// A ticket on its way to the process that takes the place of this one.
+#[derive(Deserialize, PartialEq, Serialize)]
+pub(crate) struct PassedTicket {
+    name: String,
+    user_id: String,
+    user_name: String,
+    is_staff: bool,
+    login: Option<PassedLogin>,
+    /// How long it is still valid.
+    left: Duration,
+}
+
+#[derive(Deserialize, PartialEq, Serialize)]
+enum PassedLogin {
+    Session {
+        key: String,
+        user_id: String,
+        is_staff: bool,
+    },
+    Token {
+        expires_at: SystemTime,
+    },
+}
+
+impl std::fmt::Debug for PassedTicket {
+    /// Hides the ticket and the session.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PassedTicket")
+            .field("user_id", &self.user_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<&Login> for PassedLogin {
+    fn from(login: &Login) -> Self {
+        match login {
+            Login::Session {
+                key,
+                user_id,
+                is_staff,
+            } => Self::Session {
+                key: key.as_ref().to_owned(),
+                user_id: user_id.as_ref().to_owned(),
+                is_staff: *is_staff,
+            },
+            Login::Token { expires_at } => Self::Token {
+                expires_at: *expires_at,
+            },
+        }
+    }
+}
+
+impl From<PassedLogin> for Login {
+    fn from(login: PassedLogin) -> Self {
+        match login {
+            PassedLogin::Session {
+                key,
+                user_id,
+                is_staff,
+            } => Self::Session {
+                key: key.into(),
+                user_id: user_id.into(),
+                is_staff,
+            },
+            PassedLogin::Token { expires_at } => Self::Token { expires_at },
+        }
+    }
+}
+
 impl Tickets {
     /// Issues a ticket. `None` if too many are unused.
     pub(super) fn issue(
@@ -107,6 +177,47 @@ impl Tickets {
         };
         unused.tickets.insert(name.clone(), ticket);
         Some(name)
+    }
+
+    /// Takes all tickets, for another process. They cannot be used in this one again.
+    pub(super) fn take_all(&self) -> Vec<PassedTicket> {
+        let Unused { tickets, .. } = std::mem::take(&mut *self.unused.lock());
+        let now = Instant::now();
+        let tickets = tickets.into_iter();
+        let valid = tickets.filter(|(_, ticket)| ticket.expires_at > now);
+        valid
+            .map(|(name, ticket)| PassedTicket {
+                name,
+                user_id: ticket.user.id.clone(),
+                user_name: ticket.user.name.clone(),
+                is_staff: ticket.user.is_staff,
+                login: ticket.login.as_deref().map(PassedLogin::from),
+                left: ticket.expires_at - now,
+            })
+            .collect()
+    }
+
+    /// Adds the tickets of another process, as far as there is room.
+    pub(super) fn add(&self, passed: Vec<PassedTicket>) {
+        let mut unused = self.unused.lock();
+        let now = Instant::now();
+        for one in passed {
+            if unused.tickets.len() >= TICKETS_MAX {
+                return;
+            }
+            let ticket = Ticket {
+                user: Arc::new(User {
+                    id: one.user_id,
+                    name: one.user_name,
+                    is_staff: one.is_staff,
+                }),
+                login: one.login.map(|login| Arc::new(login.into())),
+                expires_at: now + one.left,
+            };
+            let names = unused.by_user.entry(ticket.user.id.clone()).or_default();
+            names.push_back(one.name.clone());
+            unused.tickets.insert(one.name, ticket);
+        }
     }
 
     /// Takes a ticket, which cannot be used again.
@@ -147,6 +258,34 @@ mod tests {
             name: "anna".into(),
             is_staff: false,
         })
+    }
+
+    #[test]
+    fn a_ticket_that_is_passed_on_is_good_once_and_only_there() {
+        let (old, new) = (Tickets::default(), Tickets::default());
+        let login = Login::Session {
+            key: "key".into(),
+            user_id: "7".into(),
+            is_staff: true,
+        };
+        let name = old.issue(user(7), Some(Arc::new(login.clone())), AGE);
+        let name = name.unwrap();
+        let token = Login::Token {
+            expires_at: SystemTime::now(),
+        };
+        let other = old.issue(user(7), Some(Arc::new(token.clone())), AGE);
+        let other = other.unwrap();
+        let written = serde_json::to_string(&old.take_all()).unwrap();
+        new.add(serde_json::from_str(&written).unwrap());
+        assert!(old.take(&name).is_none());
+        assert_eq!(new.take(&name), Some((user(7), Some(Arc::new(login)))));
+        assert!(new.take(&name).is_none());
+        assert_eq!(new.take(&other), Some((user(7), Some(Arc::new(token)))));
+        assert!(new.unused.lock().by_user.is_empty());
+        assert!(old.take_all().is_empty());
+        let late = Tickets::default();
+        let _ = late.issue(user(1), None, Duration::ZERO).unwrap();
+        assert!(late.take_all().is_empty());
     }
 
     #[test]

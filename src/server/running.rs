@@ -53,17 +53,15 @@ impl Running {
         }) = old
         {
             replaced = Some(process.pid());
-            let (decision, old) = process.ready(&listeners).await;
-            let tasks = self.gateway.services().tasks.clone();
-            self.gateway
-                .services()
-                .tasks
-                .spawn("old process", async move {
-                    tokio::select! {
-                        () = old.ended() => ended.cancel(),
-                        () = tasks.stopping() => {}
-                    }
-                });
+            let services = self.gateway.services().clone();
+            let (decision, old) = process.ready(&listeners, &services).await;
+            let tasks = services.tasks.clone();
+            tasks.spawn("old process", async move {
+                tokio::select! {
+                    () = old.ended(&services) => ended.cancel(),
+                    () = services.tasks.stopping() => {}
+                }
+            });
             match decision {
                 Decision::Go { reload: true } => self.reloader.request(),
                 Decision::Go { reload: false } => {}
@@ -160,7 +158,8 @@ impl Running {
         let pid = ready.pid;
         main_process.hand_over(pid);
         let is_reloaded = reloader.requested() != reloads_before;
-        let mut process = ready.go(is_reloaded).await;
+        let services = gateway.services();
+        let mut process = ready.go(is_reloaded, services).await;
         tracing::info!(
             old = std::process::id(),
             new = pid,
@@ -169,15 +168,17 @@ impl Running {
             "another process serves; this one drains"
         );
         let watching = async {
-            let status = process.exit().await;
+            let status = process.accompany(services).await;
             tracing::error!(new = pid, "the process that serves has ended ({status})");
             std::future::pending().await
         };
-        tokio::select! {
+        let drained = tokio::select! {
             drained = hand_over(&gateway, server, &admission) => drained,
             () = stop_twice(&mut signals) => cut_off(&gateway),
             drained = watching => drained,
-        }
+        };
+        process.pass_tickets(services).await;
+        drained
     }
 }
 

@@ -42,4 +42,5 @@ mod sessions;
 mod support;
 mod tokens;
 mod tunnel;
+mod watchdog;
 mod wire;

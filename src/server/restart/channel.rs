@@ -1,11 +1,14 @@
 //! Channel: what the old and the new process tell each other, a line of JSON for each message.
 
 use std::io;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+
+use crate::auth::PassedTicket;
 
 /// The most bytes of one message: the problems of a configuration.
 pub(super) const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -39,7 +42,13 @@ pub(super) enum FromOld {
     },
     /// It stops, and so does the new process.
     Stop,
+    /// Tickets that it has issued and that are not used yet: before `Go`, and for as long as it
+    /// drains.
+    Tickets(Vec<PassedTicket>),
 }
+
+/// How long the other process may take to make room for a message.
+const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
 /// One end of the socket pair.
 #[derive(Debug)]
@@ -58,8 +67,13 @@ impl Channel {
         })
     }
 
+    /// Sends a message. After an error, which is also that of a reader that stands still, the other
+    /// process can read nothing more.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
-        self.stream.write_all(&encode(message)?).await
+        let line = encode(message)?;
+        let sending = self.stream.write_all(&line);
+        let sent = tokio::time::timeout(SEND_DEADLINE, sending).await;
+        sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Receives a message; `None` if the other process has ended. Cancel-safe.
@@ -123,10 +137,7 @@ mod tests {
         );
         let (first, rest) = lines.split_at(5);
         other.write_all(first).await.unwrap();
-        let early = tokio::time::timeout(
-            std::time::Duration::from_millis(50),
-            channel.receive::<FromNew>(),
-        );
+        let early = tokio::time::timeout(Duration::from_millis(50), channel.receive::<FromNew>());
         assert!(early.await.is_err(), "a part is no message");
         other.write_all(rest).await.unwrap();
         let mut next = async || channel.receive::<FromNew>().await.unwrap();

@@ -12,8 +12,9 @@
 //!    ├─ killed at `timeouts.restart`                                      │ hangs
 //!    ├─ Ready ◄───────────────── ready, pid ──────────────────────────────┤
 //!    │  stops accepting, MAINPID to the service manager                   │ waits
+//!    ├────────────────────────── Tickets, not yet used ──────────────────>│
 //!    ├────────────────────────── Go ─────────────────────────────────────>│ pid file, READY
-//!    │  drains: every WebSocket gets 1012                                 │ serves
+//!    │  drains: every WebSocket gets 1012 ─ Tickets ─────────────────────>│ serves
 //!    └─ exits ─────────────────── end of the stream ─────────────────────>│ OldProcess::ended
 //! ```
 //!
@@ -44,6 +45,7 @@ pub use self::old_process::OldProcess;
 use self::program::Program;
 use super::listeners::Inherited;
 use crate::net::Bind;
+use crate::services::Services;
 use crate::tasks::Tasks;
 
 /// The variable that tells a new process that its standard input is the socket of the old one.
@@ -241,8 +243,9 @@ pub(super) struct Ready {
 impl Ready {
     /// Tells it that this process accepts no more, and whether the configuration may have changed
     /// since it was started.
-    pub(super) async fn go(mut self, reload: bool) -> NewProcess {
+    pub(super) async fn go(mut self, reload: bool, services: &Services) -> NewProcess {
         self.process.keep();
+        self.process.pass_tickets(services).await;
         let go = FromOld::Go { reload };
         if let Err(error) = self.process.send(&go).await {
             tracing::error!(pid = self.pid, "the new process does not listen: {error}");

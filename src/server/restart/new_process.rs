@@ -16,6 +16,7 @@ use super::program::Program;
 use crate::net::send_with_descriptor;
 use crate::server::listeners::Inherited;
 use crate::server::systemd::WATCHDOG_PID;
+use crate::services::Services;
 
 /// How long the descriptors may take to fit into the socket: it is empty, so they fit at once or
 /// never.
@@ -27,6 +28,9 @@ const KILL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How often to look whether the process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The most tickets in one message, a few hundred bytes each.
+const TICKETS_AT_ONCE: usize = 200;
 
 /// Variables that are for the process that the service manager has started: its inherited listeners
 /// go another way, and its number is not the new one's.
@@ -101,8 +105,33 @@ impl NewProcess {
         self.is_kept = true;
     }
 
+    /// Passes on the tickets that were issued since the last call: their clients come back to that
+    /// process.
+    pub(in crate::server) async fn pass_tickets(&mut self, services: &Services) {
+        let mut tickets = services.settings().auth.take_tickets();
+        while !tickets.is_empty() {
+            let rest = tickets.split_off(tickets.len().min(TICKETS_AT_ONCE));
+            // Without a reader there is no process that could serve them.
+            if self.send(&FromOld::Tickets(tickets)).await.is_err() {
+                return;
+            }
+            tickets = rest;
+        }
+    }
+
+    /// Passes on tickets until the process ends.
+    pub(in crate::server) async fn accompany(&mut self, services: &Services) -> ExitStatus {
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status;
+            }
+            self.pass_tickets(services).await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Waits for the end of the process. Cancel-safe.
-    pub(in crate::server) async fn exit(&mut self) -> ExitStatus {
+    async fn exit(&mut self) -> ExitStatus {
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;

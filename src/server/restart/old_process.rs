@@ -13,6 +13,7 @@ use super::MARK;
 use super::channel::{Channel, FromNew, FromOld, MESSAGE_BYTES_MAX, encode};
 use crate::net::{Bind, receive_with_descriptors};
 use crate::server::listeners::Inherited;
+use crate::services::Services;
 
 /// How long the listeners may take to arrive, which were sent before this process was started.
 const RECEIVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -92,7 +93,11 @@ impl OldProcess {
 
     /// Reports that this process accepts connections, and at which of the old one's listeners; waits
     /// until the old one accepts no more. If that has died, this process is the server.
-    pub(in crate::server) async fn ready(self, listeners: &[Bind]) -> (Decision, Draining) {
+    pub(in crate::server) async fn ready(
+        self,
+        listeners: &[Bind],
+        services: &Services,
+    ) -> (Decision, Draining) {
         let Ok(mut channel) = Channel::new(self.stream) else {
             return (Decision::Go { reload: false }, Draining(None));
         };
@@ -102,12 +107,19 @@ impl OldProcess {
         };
         let deciding = async {
             channel.send(&ready).await?;
-            channel.receive::<FromOld>().await
+            loop {
+                match channel.receive::<FromOld>().await {
+                    Ok(Some(FromOld::Tickets(tickets))) => {
+                        services.settings().auth.add_tickets(tickets)
+                    }
+                    decision => return decision,
+                }
+            }
         };
         let decision = match tokio::time::timeout(GO_DEADLINE, deciding).await {
             Ok(Ok(Some(FromOld::Go { reload }))) => Decision::Go { reload },
             Ok(Ok(Some(FromOld::Stop))) => Decision::Stop,
-            Ok(Ok(None) | Err(_)) => {
+            Ok(Ok(None | Some(FromOld::Tickets(_))) | Err(_)) => {
                 tracing::warn!(old = self.pid, "the old process has died");
                 Decision::Go { reload: false }
             }
@@ -121,10 +133,13 @@ impl OldProcess {
 }
 
 impl Draining {
-    /// Returns when the old process has ended.
-    pub(in crate::server) async fn ended(self) {
-        if let Some(mut channel) = self.0 {
-            while let Ok(Some(_)) = channel.receive::<FromOld>().await {}
+    /// Takes over its tickets; returns when the old process has ended.
+    pub(in crate::server) async fn ended(self, services: &Services) {
+        let Some(mut channel) = self.0 else { return };
+        while let Ok(Some(message)) = channel.receive::<FromOld>().await {
+            if let FromOld::Tickets(tickets) = message {
+                services.settings().auth.add_tickets(tickets);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 """Restart: SIGUSR2 replaces the process; one that cannot start leaves the old one serving."""
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ import subprocess
 import time
 import unittest
 
+import jwt
 from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame
+from websockets.exceptions import InvalidStatus
 
 from kit.deadline import until
 from kit.frames import CLOSE, TEXT, Bytes, RawSocket, close_payload
@@ -56,6 +59,8 @@ CONFIG_WITHOUT_SERVER = """
 path = "/ws/echo/"
 consumer = "echo"
 """
+
+KEY = "0123456789abcdef" * 4
 
 FILE = bytes(range(256)) * (1 << 15)  # 8 MiB: more than the kernel's buffers take
 
@@ -237,6 +242,54 @@ class Success(Case):
         server.write(config(body="watched"))
         until(lambda: server.reloads() > before, lambda: f"a reload\n{server.log()}")
         self.assertEqual(server.request("/version/")[2], b"watched")
+
+
+class Tickets(Case):
+    CONFIG = """
+[http]
+middleware = ["session", "auth"]
+
+[[http.route]]
+path = "/ticket/"
+view = "ticket"
+
+[[websocket.route]]
+path = "/ws/mine/"
+consumer = "echo"
+middleware = ["auth", "login_required"]
+"""
+
+    def ticket(self, client, token):
+        client.send(f"POST /ticket/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n".encode())
+        status, fields = client.head()
+        body = client.exactly(int(fields["content-length"]))
+        self.assertEqual(status, 200, body)
+        return json.loads(body)["ticket"]
+
+    def test_a_ticket_of_the_old_process_admits_one_socket_of_the_new_one(self):
+        bearer = f'[auth.bearer]\nkey = "{KEY}"\n'
+        server = self.enterContext(RestartServer(config() + bearer + self.CONFIG, files={"files/a": "a"}))
+        token = jwt.encode({"sub": "7", "name": "anna", "exp": int(time.time()) + 600}, KEY, "HS256")
+        client = self.enterContext(Bytes(("127.0.0.1", server.port)))
+        before = self.ticket(client, token)
+        server.begin_restart()
+        old = server.replaced()
+        after = self.ticket(client, token)  # still of the old process
+        for ticket in (before, after):
+            peer = until(lambda: admitted(server, ticket), "a socket")
+            peer.send("mine")
+            self.assertEqual(peer.receive(), "mine")
+            peer.__exit__()
+            self.assertIsNone(admitted(server, ticket), "a ticket admits one socket")
+        server.ended(old)
+
+
+def admitted(server, ticket):
+    """Returns a socket, or `None` if the ticket is not valid."""
+    try:
+        return Peer(server, "/ws/mine/", subprotocols=["ticket", ticket])
+    except InvalidStatus:
+        return None
 
 
 class Backends(Case):
