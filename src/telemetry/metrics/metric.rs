@@ -63,9 +63,9 @@ impl Metric {
     }
 
     /// Returns whether a series with these labels is one of the metric's.
-    pub(super) fn allows<'k>(&self, labels: impl Iterator<Item = (&'k str, &'k str)>) -> bool {
+    pub(super) fn allows<'k>(&self, mut labels: impl Iterator<Item = (&'k str, &'k str)>) -> bool {
         let mut own = self.labels.iter();
-        let are_own = labels.into_iter().all(|(name, value)| {
+        let are_own = labels.all(|(name, value)| {
             own.next().is_some_and(|label| {
                 label.name == name
                     && match label.values {
