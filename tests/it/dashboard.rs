@@ -308,6 +308,11 @@ async fn ends_name_their_cause_and_the_limit() {
     };
     assert_eq!(failed["cause"], "too_big");
     assert_eq!(failed["rule"], "max_message = 16 B");
+    let words = |end: &Value, key: &str| end[key].as_str().is_some_and(|text| text.len() > 20);
+    assert!(
+        words(&failed, "happened") && words(&failed, "remedy"),
+        "{failed}"
+    );
     let refused = page
         .call("ends", json!({"filter": {"kind": "refused"}}))
         .await;
@@ -316,6 +321,7 @@ async fn ends_name_their_cause_and_the_limit() {
         (&refused["code"], &refused["path"]),
         (&json!(404), &json!("/ws/nothing/"))
     );
+    assert!(words(refused, "happened"), "{refused}");
 }
 
 #[tokio::test]

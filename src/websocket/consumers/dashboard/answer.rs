@@ -7,7 +7,9 @@ use crate::channels::{ConnectionId, Event, NodeReply, NodeRequest};
 use crate::close_code::{CloseCode, REASON_BYTES_MAX};
 use crate::cluster::{self, ConnectionFilter, Unanswered, WAIT_MAX};
 use crate::services::Services;
-use crate::websocket::Context;
+use crate::telemetry::recent_ends::{End, EndKind};
+use crate::websocket::explanation::explain_refusal;
+use crate::websocket::{Cause, Context};
 
 /// The most rows of one reply.
 const SOCKETS_MAX: usize = 200;
@@ -92,9 +94,34 @@ pub(super) async fn answer(cx: &Context<'_>, call: Call) -> Result<Value, Senten
         }
         Call::Ends { filter } => {
             let (ends, unanswered) = cluster::recent_ends(services, filter, ENDS_MAX).await;
+            let ends: Vec<Value> = ends.iter().map(in_words).collect();
             Ok(json!({"ends": ends, "unanswered": unanswered}))
         }
     }
+}
+
+/// Returns an end with what happened and what to do about it, as `oneport explain-close` has it.
+fn in_words(end: &End) -> Value {
+    let mut shown = serde_json::to_value(end).unwrap_or_default();
+    if end.table != "websocket" {
+        return shown;
+    }
+    match end.kind {
+        EndKind::Closed | EndKind::Failed => {
+            // Causes of one label differ in their codes.
+            let found = Cause::with_label(&end.cause).map(Cause::explanation);
+            let mut found: Vec<_> = found.collect();
+            found.sort_by_key(|explanation| explanation.code != Some(end.code));
+            if let Some(explanation) = found.first() {
+                shown["happened"] = json!(explanation.happened);
+                shown["remedy"] = json!(explanation.remedy);
+            }
+        }
+        EndKind::Refused | EndKind::Error => {
+            shown["happened"] = json!(explain_refusal(end.code));
+        }
+    }
+    shown
 }
 
 async fn close(
