@@ -295,7 +295,7 @@ def upstream_http2():
 def gateway():
     host = "Host: localhost\r\n"
     yield "get", f"GET /hello/bob/?a=b HTTP/1.1\r\n{host}Cookie: sessionid=abc\r\n\r\n"
-    yield "login", f"POST /login/ HTTP/1.1\r\n{host}Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://localhost\r\n\r\nusername=a&password=b&csrfmiddlewaretoken=c"
+    yield "form", f"POST /form/ HTTP/1.1\r\n{host}Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://localhost\r\n\r\nusername=a&password=b&csrfmiddlewaretoken=c"
     yield "preflight", f"OPTIONS /api/7 HTTP/1.1\r\n{host}Origin: https://app.example.com\r\nAccess-Control-Request-Method: POST\r\n\r\n"
     yield "forwarded", f"GET /old/x HTTP/1.1\r\n{host}X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: www.example.com:81\r\nX-Forwarded-Proto: https\r\n\r\n"
     yield "absolute", "GET http://www.example.com/hello/x HTTP/1.1\r\nHost: other\r\n\r\n"

@@ -129,7 +129,9 @@ fn compress(agreed: Deflate, messages: &[&[u8]], choice: u8) {
     };
     let mut compressor = Compressor::new(agreed, &settings);
     let mut miniz = Miniz::default();
-    for (number, message) in messages.iter().enumerate() {
+    // An empty message is never compressed.
+    let messages = messages.iter().filter(|message| !message.is_empty());
+    for (number, message) in messages.enumerate() {
         if choice & 0x40 == 0 || number % 5 == 4 {
             compressor.reset();
             miniz = Miniz::default();

@@ -37,8 +37,9 @@ const CONFIG: &str = r#"
     view = "respond"
     options = { body = "{}" }
     [[http.route]]
-    path = "/login/"
-    view = "login"
+    path = "/form/"
+    view = "respond"
+    options = { body = "a form" }
     [[http.route]]
     path = "/logout/"
     view = "logout"

@@ -66,11 +66,13 @@ fn naive(data: &[u8]) -> Naive {
 
 fn naive_v1(data: &[u8]) -> Option<Naive> {
     let end = data.iter().take(107).position(|byte| *byte == b'\n')?;
-    let line = std::str::from_utf8(&data[..end]).ok()?.strip_suffix('\r')?;
-    let words: Vec<&str> = line.split(' ').collect();
-    if words[1] == "UNKNOWN" {
-        return Some(Naive::Header(None, end + 1));
+    let line = data[..end].strip_suffix(b"\r")?;
+    let rest = line.strip_prefix(b"PROXY UNKNOWN");
+    if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b" ")) {
+        return Some(Naive::Header(None, end + 1)); // the rest is ignored, whatever it is
     }
+    let line = std::str::from_utf8(line).ok()?;
+    let words: Vec<&str> = line.split(' ').collect();
     let [
         _,
         family,

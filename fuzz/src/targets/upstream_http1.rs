@@ -55,8 +55,18 @@ pub fn run(data: &[u8]) {
                     let Ok((mut stream, _)) = listener.accept().await else {
                         return;
                     };
-                    let mut head = [0; 2048];
-                    let _ = stream.read(&mut head).await;
+                    // Unread bytes would reset the connection, and what it has sent is lost.
+                    let end = if method == "POST" {
+                        &b"\r\n\r\nbody"[..]
+                    } else {
+                        b"\r\n\r\n"
+                    };
+                    let mut sent = Vec::new();
+                    while !sent.ends_with(end) {
+                        let Ok(1..) = stream.read_buf(&mut sent).await else {
+                            break;
+                        };
+                    }
                     for part in reads(data, size) {
                         if stream.write_all(part).await.is_err() {
                             break;
