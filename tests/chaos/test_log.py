@@ -181,6 +181,25 @@ class Log(Chaos):
         until(told, lambda: f"a line about those that were lost\n{place.read_text(errors='replace')}")
         self.ends_in_order(server, peer)
 
+    def test_a_disk_that_is_full_under_the_access_file(self):
+        """The other lines go on, and how many of the access log were lost is told once there is room."""
+        with Disk("256k") as disk:
+            place = disk.directory / "access.log"
+            server = self.start(config().replace("[log]", f'[log]\naccess_file = "{place}"'), limits=disk.limits)
+            disk.fill(server.pid)
+            peer = self.goes_on(server, 500)
+            self.assertGreater(self.lost(server), 0)
+            disk.free(server.pid)
+            before = place.stat().st_size
+
+            def told():
+                self.requests(server, 1)
+                return LOST.search(server.log() + place.read_text(encoding="utf-8", errors="replace"))
+
+            until(told, lambda: f"a line about those that were lost\n{server.log()}")
+            until(lambda: place.stat().st_size > before, "lines in the file again")
+            self.ends_in_order(server, peer)
+
 
 class Json(Chaos):
     def test_every_line_of_both_outputs_is_json(self):
