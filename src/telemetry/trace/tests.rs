@@ -56,7 +56,7 @@ async fn spans_have_their_parents_and_links() {
     assert_eq!(current_bytes(), Some(request.context().to_bytes()));
     drop(entered);
     assert_eq!(current_bytes(), None);
-    tokio::task::spawn(carried).await.unwrap();
+    carried.await;
     drop(request.take());
     let [root, call] = taken(&queue).try_into().unwrap();
     assert_eq!(
