@@ -77,6 +77,7 @@ impl MetricsListeners {
             services: gateway.services().clone(),
         });
         let mut listeners = Listeners::new(admission, Refused::new(), tasks.clone());
+        announce(&opened);
         // None is open yet, so there is nothing to close.
         drop(listeners.apply(&config.metrics.bind, opened, |_, _| server.clone()));
         Self {
@@ -98,6 +99,7 @@ impl MetricsListeners {
 
     /// Accepts at exactly the addresses of a new configuration. Returns what closes the others.
     pub(super) fn apply(&mut self, config: &Config, opened: Opened) -> Closing<MetricsServer> {
+        announce(&opened);
         let server = &self.server;
         self.listeners
             .apply(&config.metrics.bind, opened, |_, _| server.clone())
@@ -177,6 +179,12 @@ impl MetricsServer {
                 "there are only /metrics, /health/ and /health/live/",
             ),
         }
+    }
+}
+
+fn announce(opened: &Opened) {
+    for (_, listener) in opened.iter() {
+        tracing::info!(listener = listener.url(false), "listening for metrics");
     }
 }
 
