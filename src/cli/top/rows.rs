@@ -17,7 +17,7 @@ pub(super) struct Sheet {
 }
 
 /// A column.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) is_number: bool,
