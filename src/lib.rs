@@ -55,6 +55,7 @@ pub mod net;
 mod otlp;
 pub mod pace;
 mod queued_bytes;
+mod rate_limiter;
 pub mod reload_handle;
 pub mod routing;
 pub mod scope;

@@ -49,6 +49,7 @@ pub(crate) const LAYERS: [&[&str]; 15] = [
         "state",
         "timestamp",
         "telemetry",
+        "rate_limiter",
     ],
 ];
 
@@ -69,7 +70,14 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     ),
     ("clap_mangen", &["cli/man.rs"]),
     ("mlua", &["testing/simulation/redis/lua.rs"]),
-    ("h2", &["client/http2/", "server/hyper_tasks.rs"]),
+    (
+        "h2",
+        &[
+            "client/http2/",
+            "server/http2_errors.rs",
+            "server/hyper_tasks.rs",
+        ],
+    ),
     ("matchit", &["routing/"]),
     ("regex_automata", &["routing/language.rs"]),
     ("sqlx", &["database/"]),

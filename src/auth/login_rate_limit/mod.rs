@@ -6,21 +6,20 @@
 //! | a name from one address | refuses |
 //! | a name from all addresses | delays: if it refused, anyone could lock out a name |
 
-mod gcra;
 mod normalize;
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::Hash;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use gcra::{Charge, Counters, Quota};
 use normalize::normalized;
 
 use crate::net::client_network;
+use crate::rate_limiter::{Charge, Key, Quota, RateLimiter};
 
 /// The longest delay of an attempt, for a name that is tried from several addresses.
 const DELAY_MAX: Duration = Duration::from_secs(2);
@@ -52,9 +51,7 @@ pub struct LoginLimits {
 /// so a new one is always counted, and never refused because of others.
 #[derive(Debug)]
 pub struct LoginRateLimit {
-    counters: Mutex<[Counters; 3]>,
-    hasher: RandomState,
-    began: Instant,
+    counters: [RateLimiter; 3],
     delayed: Semaphore,
     logged: Mutex<[LogState; 4]>,
 }
@@ -63,7 +60,7 @@ pub struct LoginRateLimit {
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
-    counted: [Option<(u64, Charge)>; 3],
+    counted: [Option<(Key, Charge)>; 3],
     /// How long it has to wait before the password is checked.
     pub delay: Duration,
 }
@@ -100,9 +97,7 @@ const SENTENCES: [&str; 4] = [
 impl Default for LoginRateLimit {
     fn default() -> Self {
         Self {
-            counters: Mutex::default(),
-            hasher: RandomState::new(),
-            began: Instant::now(),
+            counters: Default::default(),
             delayed: Semaphore::new(DELAYED_MAX),
             logged: Mutex::default(),
         }
@@ -130,10 +125,9 @@ impl LoginRateLimit {
         name: &str,
         address: Option<IpAddr>,
     ) -> Result<Attempt, RateLimited> {
-        let nanos = self.nanos(now);
         let (name, address) = (normalized(name), address.map(client_network));
-        let per_name = Quota::new(limits.per_name, limits.window);
-        let per_address = Quota::new(limits.per_address, limits.window);
+        let per_name = Quota::per_window(NonZeroU64::from(limits.per_name), limits.window);
+        let per_address = Quota::per_window(NonZeroU64::from(limits.per_address), limits.window);
         let of_address = address.map(|address| self.key(ADDRESS, limits, address));
         let refusing = [
             (ADDRESS, of_address, per_address),
@@ -143,14 +137,13 @@ impl LoginRateLimit {
                 per_name,
             ),
         ];
-        let mut counters = self.counters.lock();
         let mut attempt = Attempt {
             counted: [None; 3],
             delay: Duration::ZERO,
         };
         for (kind, key, quota) in refusing {
             let Some(key) = key else { continue };
-            let counted = counters[kind].count(key, quota, nanos);
+            let counted = self.counters[kind].count(key, quota, now);
             if counted.evicted {
                 self.log(FULL, now);
             }
@@ -161,7 +154,7 @@ impl LoginRateLimit {
             attempt.counted[kind] = Some((key, counted.charge));
         }
         let key = self.key(NAME, limits, &name);
-        let counted = counters[NAME].count_over(key, per_name, nanos);
+        let counted = self.counters[NAME].count_over(key, per_name, now);
         if counted.evicted {
             self.log(FULL, now);
         }
@@ -190,9 +183,7 @@ impl LoginRateLimit {
     }
 
     fn give_back_at(&self, now: Instant, attempt: &Attempt) {
-        let now = self.nanos(now);
-        let mut counters = self.counters.lock();
-        for (counters, counted) in counters.iter_mut().zip(attempt.counted) {
+        for (counters, counted) in self.counters.iter().zip(attempt.counted) {
             if let Some((key, charge)) = counted {
                 counters.give_back(key, charge, now);
             }
@@ -216,13 +207,8 @@ impl LoginRateLimit {
         tracing::warn!(count, "{}", SENTENCES[limit]);
     }
 
-    fn key(&self, kind: usize, limits: LoginLimits, what: impl Hash) -> u64 {
-        self.hasher.hash_one((kind, limits, what))
-    }
-
-    fn nanos(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.began).as_nanos();
-        u64::try_from(since).unwrap_or(u64::MAX)
+    fn key(&self, kind: usize, limits: LoginLimits, what: impl Hash) -> Key {
+        self.counters[kind].key((limits, what))
     }
 }
 
