@@ -1,10 +1,13 @@
 //! `oneport routes`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::arguments::{RoutesArguments, RoutesFormat};
 use super::output::{columns, print, print_problems};
 use super::{CONFIG, FAILURE, OK};
+use crate::config::LimitsConfig;
 use crate::gateway::{HttpEntry, Registry, Table, WebsocketEntry};
 use crate::routing::Route;
 use crate::server::Reload;
@@ -38,11 +41,14 @@ pub(super) fn run(arguments: &RoutesArguments, registry: Registry) -> u8 {
         }
     };
     match arguments.format {
-        RoutesFormat::Table => print(&tables(&loaded.table)),
+        RoutesFormat::Table => {
+            print(&tables(&loaded.table));
+            print(&limits(&loaded.config.server.limits));
+        }
         RoutesFormat::Json => {
             let (http, websocket) = rows(&loaded.table);
             match serde_json::to_string_pretty(
-                &serde_json::json!({"http": http, "websocket": websocket}),
+                &serde_json::json!({"http": http, "websocket": websocket, "limits": limits_by_key(&loaded.config.server.limits)}),
             ) {
                 Ok(json) => print(&json),
                 Err(_) => return FAILURE,
@@ -61,6 +67,20 @@ pub(super) fn tables(table: &Table) -> String {
     text.push_str(&columns(&lines(&websocket, "CONSUMER")));
     text.push('\n');
     text
+}
+
+/// Returns the limits of all routes together as text.
+fn limits(limits: &LimitsConfig) -> String {
+    let heading = vec!["LIMIT".to_owned(), "VALUE".to_owned()];
+    let lines = limits.listed().into_iter();
+    let lines = lines.map(|(key, value, _)| vec![key.to_owned(), value]);
+    let lines: Vec<_> = std::iter::once(heading).chain(lines).collect();
+    format!("\nServer\n{}\n", columns(&lines))
+}
+
+fn limits_by_key(limits: &LimitsConfig) -> BTreeMap<&'static str, String> {
+    let listed = limits.listed().into_iter();
+    listed.map(|(key, value, _)| (key, value)).collect()
 }
 
 fn lines(rows: &[Row], target: &str) -> Vec<Vec<String>> {

@@ -75,6 +75,7 @@ pub use values::not_compared::NotCompared;
 pub use values::redis_url::{RedisHome, RedisUrl};
 pub use values::secret::{Secret, hide_url_secrets};
 pub use values::store_url::StoreUrl;
+pub use values::rate::{ByteRate, Rate};
 pub use values::time_zone::TimeZone;
 pub(crate) use values::time_zone::{clock_seconds, shown_offset};
 pub use values::units::{Size, UnitError, WrittenDuration};

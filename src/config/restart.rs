@@ -213,7 +213,8 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
         changed!(LimitsConfig "server.limits", &running.limits, &read.limits, {
             restart: [],
             reload: [
-                connections, connections_per_ip, header_size, body_size, file_cache,
+                connections, connections_per_ip, connection_rate, connection_rate_per_ip,
+                header_size, uri_size, header_count, http2_streams, body_size, file_cache,
                 send_queue_total, min_rate,
             ],
         }),

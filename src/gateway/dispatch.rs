@@ -36,7 +36,7 @@ impl Gateway {
         let started = access_log::started();
         let table = self.load_table();
         let mut head = RequestHead::new(parts);
-        let checked = head.check(!http_body::Body::is_end_stream(&body));
+        let checked = head.check(!http_body::Body::is_end_stream(&body), table.head_limits);
         let mut scope = head.into_scope(info, &table);
         if trace::is_on() {
             let is_trusted = table.is_trusted(info.peer.map(|peer| peer.ip()));

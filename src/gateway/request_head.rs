@@ -3,14 +3,16 @@
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use metrics::counter;
 
 use super::connection_info::ConnectionInfo;
-use super::table::Table;
+use super::table::{HeadLimits, Table};
 use crate::host::HostHeader;
 use crate::http::Failure;
 use crate::http::forwarded::{self, Forwarded};
 use crate::http::upgrade::{ConnectProtocol, protocol_type};
 use crate::scope::{RequestId, Scope, ScopeType, UrlRoute};
+use crate::telemetry::LogThrottle;
 use crate::websocket::handshake::{self, Handshake};
 
 /// The longest `X-Request-Id` that is accepted from a proxy.
@@ -75,7 +77,12 @@ impl<'p> RequestHead<'p> {
     }
 
     /// Refuses malformed requests. Returns the handshake of a request for a WebSocket.
-    pub(super) fn check(&mut self, has_body: bool) -> Result<Option<Handshake>, Failure> {
+    pub(super) fn check(
+        &mut self,
+        has_body: bool,
+        limits: HeadLimits,
+    ) -> Result<Option<Handshake>, Failure> {
+        self.check_limits(limits)?;
         if self.is_authority_form && self.parts.method != Method::CONNECT {
             return Err(Failure::bad_request(
                 "expected a path or an absolute URL as the target, found an authority",
@@ -113,6 +120,23 @@ impl<'p> RequestHead<'p> {
                     .map(Some)
             }
         }
+    }
+
+    /// Refuses a target or a number of fields over the limits. The size of the whole head is the
+    /// parser's limit.
+    fn check_limits(&self, limits: HeadLimits) -> Result<(), Failure> {
+        let (found, expected) = (self.target.as_str().len(), limits.uri_size);
+        if found > expected {
+            let sentence = format!("expected a target of at most {expected} bytes, found {found}");
+            return Err(over_limit(StatusCode::URI_TOO_LONG, "uri_size", sentence));
+        }
+        let (found, expected) = (self.parts.headers.len(), limits.header_count);
+        if found > expected {
+            let sentence = format!("expected at most {expected} header fields, found {found}");
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Err(over_limit(status, "header_count", sentence));
+        }
+        Ok(())
     }
 
     /// Refuses several lengths over HTTP/2. HTTP/1.1's parser has refused different ones; of these,
@@ -258,6 +282,19 @@ impl<'p> RequestHead<'p> {
         }
         extensions
     }
+}
+
+/// Counts and logs a head over a limit.
+fn over_limit(status: StatusCode, limit: &'static str, sentence: String) -> Failure {
+    static LOGGED: LogThrottle = LogThrottle::new();
+    counter!("oneport_heads_refused_total", "limit" => limit).increment(1);
+    if let Some(times) = LOGGED.count() {
+        tracing::warn!(
+            times,
+            "server.limits.{limit} reached: the client gets {status}"
+        );
+    }
+    Failure::new(status, sentence)
 }
 
 /// Splits a result into its host and its refusal.

@@ -72,7 +72,7 @@ impl Table {
     #[must_use]
     pub fn resolve(&self, mut parts: Parts, info: &ConnectionInfo) -> Resolved {
         let mut head = RequestHead::new(&mut parts);
-        let checked = head.check(false);
+        let checked = head.check(false, self.head_limits);
         let mut scope = head.into_scope(info, self);
         let mut route = None;
         let (is_looked_up, outcome) = match checked {

@@ -43,6 +43,7 @@ pub struct Table {
     /// The hosts that this server serves; most routes check it by the middleware `hosts`.
     pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) head_limits: HeadLimits,
     pub(crate) forwarded: ForwardedFamily,
     /// Whether every client's `traceparent` continues a trace.
     pub(crate) believes_all_traces: bool,
@@ -51,6 +52,15 @@ pub struct Table {
     pub(crate) unmatched_access_log: AccessRule,
     /// `[server.tls]`; `None` if no listener speaks TLS.
     pub(crate) tls: Option<Arc<TlsSettings>>,
+}
+
+/// The limits of a request's head beside its size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadLimits {
+    /// The most bytes of the target.
+    pub(crate) uri_size: usize,
+    /// The most header fields.
+    pub(crate) header_count: usize,
 }
 
 /// `[server.tls]`, with the files that it names.

@@ -1,6 +1,7 @@
 //! Acceptor: accepts the connections of one listener, and admits, refuses or drops each.
 //!
 //! ```text
+//! the rate allows one ──> accept
 //! accept ──> Admission ──> admitted: a task runs Serve::serve, which holds the permit to its end
 //!    │           └───────> over a limit: refused, answered with Serve::OVERLOADED
 //!    │                        └── more than REFUSED_MAX of those: dropped without an answer
@@ -23,8 +24,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, ConnectionPermit};
+use super::bind::BACKLOG_MAX;
 use super::descriptors;
-use super::listener::{BACKLOG, Connection, Listener};
+use super::listener::{Connection, Listener};
 use super::peek::FirstByte;
 use super::stream::Stream;
 use crate::tasks::Tasks;
@@ -131,7 +133,7 @@ impl<S: Serve> Acceptor<S> {
 
     /// Accepts the connections that have arrived, at most as many as the kernel queues.
     async fn accept_arrived(&self) {
-        for count in 1..=BACKLOG {
+        for count in 1..=i32::from(BACKLOG_MAX) {
             match self.listener.try_accept() {
                 Ok(Some(connection)) => {
                     counter!("oneport_connections_accepted_total").increment(1);
@@ -150,9 +152,11 @@ impl<S: Serve> Acceptor<S> {
         let accepted = counter!("oneport_connections_accepted_total");
         let failures = LogThrottle::new();
         loop {
+            self.admission.ready().await;
             match self.listener.accept().await {
                 Ok(connection) => {
                     accepted.increment(1);
+                    self.admission.count_accepted();
                     self.admit(connection);
                 }
                 Err(error) if is_connection_error(&error) => {}

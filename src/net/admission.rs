@@ -1,13 +1,17 @@
-//! Admission: the limits on open connections, in total and per client.
+//! Admission: the limits on connections, in total and per client: how many are open, and how many
+//! are new.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwapOption;
 use metrics::counter;
 
 use super::client_limit::{ClientLimit, ClientPermit};
+use super::connection_rate::ConnectionRate;
 use super::descriptors;
+use crate::rate_limiter::Quota;
 use crate::telemetry::LogThrottle;
 
 /// Counts connections against `server.limits`.
@@ -23,6 +27,9 @@ struct Inner {
     open: AtomicUsize,
     clients: ClientLimit,
     refused: LogThrottle,
+    paused: LogThrottle,
+    /// The rate of all listeners; `None`: no limit.
+    rate: ArcSwapOption<ConnectionRate>,
 }
 
 /// One admitted connection. Dropping it makes room for another.
@@ -76,7 +83,56 @@ impl Admission {
             open: AtomicUsize::new(0),
             clients,
             refused: LogThrottle::new(),
+            paused: LogThrottle::new(),
+            rate: ArcSwapOption::empty(),
         }))
+    }
+
+    /// Accepts connections at this rate from now on; `None` is no limit.
+    pub(crate) fn set_rate(&self, rate: Option<Quota>) {
+        let running = self.0.rate.load();
+        if running.as_ref().map(|rate| rate.quota()) != rate {
+            self.0
+                .rate
+                .store(rate.map(ConnectionRate::new).map(Arc::new));
+        }
+    }
+
+    /// Returns the limits per client.
+    pub(crate) fn clients(&self) -> &ClientLimit {
+        &self.0.clients
+    }
+
+    /// Waits until the rate allows another connection. Cancel-safe.
+    pub(super) async fn ready(&self) {
+        let mut has_paused = false;
+        // The rate is looked up again after each wait: a reload may have changed it.
+        loop {
+            let wait = self.0.rate.load().as_ref().and_then(|rate| rate.wait());
+            let Some(wait) = wait else { return };
+            if !has_paused {
+                has_paused = true;
+                self.log_pause();
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn log_pause(&self) {
+        counter!("oneport_accept_pauses_total").increment(1);
+        if let Some(times) = self.0.paused.count() {
+            tracing::warn!(
+                times,
+                "server.limits.connection_rate reached: new connections wait to be accepted"
+            );
+        }
+    }
+
+    /// Counts a connection that was accepted, even if it is refused then.
+    pub(super) fn count_accepted(&self) {
+        if let Some(rate) = &*self.0.rate.load() {
+            rate.count();
+        }
     }
 
     /// Admits a connection; `None` at a limit. Pass no `ip` for a connection without a limit per
@@ -94,7 +150,7 @@ impl Admission {
             return None;
         }
         if let Some(ip) = ip {
-            admitted._client = Some(self.0.clients.try_acquire(ip)?);
+            admitted._client = Some(self.0.clients.try_connect(ip)?);
         }
         Some(admitted)
     }
@@ -121,10 +177,10 @@ impl Admission {
 }
 
 impl ConnectionPermit {
-    /// Counts the connection against the limit of a client that a proxy has named; `false` at the
-    /// limit.
+    /// Counts the connection against the limits of a client that a proxy has named; `false` over
+    /// one of them.
     pub(crate) fn count_client(&mut self, ip: IpAddr) -> bool {
-        self._client = self.admission.0.clients.try_acquire(ip);
+        self._client = self.admission.0.clients.try_connect(ip);
         self._client.is_some()
     }
 }

@@ -1,6 +1,7 @@
 //! Bind addresses: the addresses that the server listens on.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -168,7 +169,15 @@ pub struct Listen {
     pub mode: Option<u32>,
     /// The group of a unix socket's file, by name or number; `None`: the process's group.
     pub group: Option<String>,
+    /// The most connections that the kernel queues until they are accepted. Default: 4096.
+    pub backlog: u16,
 }
+
+/// The default of [`Listen::backlog`], which is Linux's own bound as well.
+const BACKLOG: u16 = 4096;
+
+/// The largest [`Listen::backlog`].
+pub(super) const BACKLOG_MAX: u16 = u16::MAX;
 
 impl From<Bind> for Listen {
     fn from(address: Bind) -> Self {
@@ -178,6 +187,7 @@ impl From<Bind> for Listen {
             websocket_over_http2: true,
             mode: None,
             group: None,
+            backlog: BACKLOG,
         }
     }
 }
@@ -203,6 +213,8 @@ impl<'de> Deserialize<'de> for Listen {
             mode: Option<Mode>,
             #[serde(default)]
             group: Option<String>,
+            #[serde(default)]
+            backlog: Option<NonZeroU16>,
         }
         struct Written;
         impl<'de> Visitor<'de> for Written {
@@ -223,6 +235,7 @@ impl<'de> Deserialize<'de> for Listen {
                     tls,
                     mode,
                     group,
+                    backlog,
                 } = Table::deserialize(MapAccessDeserializer::new(map))?;
                 if (mode.is_some() || group.is_some()) && !matches!(address, Bind::Unix(_)) {
                     return Err(de::Error::custom(format_args!(
@@ -234,7 +247,13 @@ impl<'de> Deserialize<'de> for Listen {
                         "expected tls for a TCP listener only, found it for {address}"
                     )));
                 }
+                if backlog.is_some() && matches!(address, Bind::Fd(_)) {
+                    return Err(de::Error::custom(format_args!(
+                        "expected backlog for a listener that this process opens, found it for {address}"
+                    )));
+                }
                 Ok(Listen {
+                    backlog: backlog.map_or(BACKLOG, NonZeroU16::get),
                     tls: tls.unwrap_or(!matches!(address, Bind::Unix(_))),
                     address,
                     websocket_over_http2,

@@ -1,13 +1,16 @@
-//! Client limit: how many connections one client may have open.
+//! Client limit: how many connections one client may have open, and how many it may open in a time.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::rate_limiter::{Quota, RateLimiter};
 use crate::telemetry::LogThrottle;
 
 /// Counts the connections of each client against `server.limits.connections_per_ip` (cheap to
@@ -22,6 +25,15 @@ pub(crate) struct ClientLimit(Arc<Inner>);
 struct Inner {
     max_per_ip: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
+    refused: LogThrottle,
+    /// `server.limits.connection_rate_per_ip`.
+    rate: ArcSwapOption<Rate>,
+}
+
+#[derive(Debug)]
+struct Rate {
+    quota: Quota,
+    limiter: RateLimiter,
     refused: LogThrottle,
 }
 
@@ -40,6 +52,7 @@ impl ClientLimit {
             max_per_ip: AtomicUsize::new(max_per_ip),
             by_ip: Mutex::default(),
             refused: LogThrottle::new(),
+            rate: ArcSwapOption::empty(),
         }))
     }
 
@@ -50,6 +63,27 @@ impl ClientLimit {
 
     fn max_per_ip(&self) -> usize {
         self.0.max_per_ip.load(Ordering::Relaxed)
+    }
+
+    /// Allows each client new connections at this rate from now on; `None` is no limit.
+    pub(crate) fn set_rate(&self, quota: Option<Quota>) {
+        let running = self.0.rate.load();
+        if running.as_ref().map(|rate| rate.quota) != quota {
+            let rate = quota.map(|quota| Rate {
+                quota,
+                limiter: RateLimiter::default(),
+                refused: LogThrottle::new(),
+            });
+            self.0.rate.store(rate.map(Arc::new));
+        }
+    }
+
+    /// Counts a new connection of a client; `None` over its rate or at its limit.
+    pub(super) fn try_connect(&self, ip: IpAddr) -> Option<ClientPermit> {
+        match &*self.0.rate.load() {
+            Some(rate) if !rate.allows(client_network(ip), Instant::now()) => None,
+            _ => self.try_acquire(ip),
+        }
     }
 
     /// Counts one more connection or request of a client; `None` at the limit.
@@ -87,6 +121,27 @@ impl ClientLimit {
     }
 }
 
+impl Rate {
+    fn allows(&self, client: IpAddr, now: Instant) -> bool {
+        let counted = self
+            .limiter
+            .count(self.limiter.key(client), self.quota, now);
+        if counted.wait.is_none() {
+            return true;
+        }
+        counter!("oneport_connections_refused_total", "reason" => "connection_rate_per_ip")
+            .increment(1);
+        if let Some(times) = self.refused.count() {
+            tracing::warn!(
+                %client,
+                times,
+                "server.limits.connection_rate_per_ip reached: the client gets 503"
+            );
+        }
+        false
+    }
+}
+
 impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut by_ip = self.limit.by_ip();
@@ -110,6 +165,9 @@ pub(crate) fn client_network(ip: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -123,6 +181,26 @@ mod tests {
         drop(first);
         assert!(limit.try_acquire(one).is_some());
         assert_eq!(limit.by_ip().len(), 1, "addresses without any are not kept");
+    }
+
+    #[test]
+    fn new_connections_of_an_address_have_a_rate() {
+        let (units, per) = (NonZeroU64::new(2).unwrap(), Duration::from_secs(60));
+        let limit = ClientLimit::new(100);
+        limit.set_rate(Some(Quota::per_window(units, per)));
+        let connect = |ip: &str| limit.try_connect(ip.parse().unwrap()).is_some();
+        assert!(connect("2001:db8::1"));
+        assert!(connect("2001:db8::2"));
+        assert!(!connect("2001:db8::3"));
+        assert!(connect("2001:db8:0:1::1"));
+        // The same rate again keeps the counts.
+        limit.set_rate(Some(Quota::per_window(units, per)));
+        assert!(!connect("2001:db8::4"));
+        // Requests of clients behind a proxy are no connections.
+        let ip = "2001:db8::1".parse().unwrap();
+        assert!(limit.try_acquire(ip).is_some());
+        limit.set_rate(None);
+        assert!(connect("2001:db8::5"));
     }
 
     #[test]

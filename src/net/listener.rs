@@ -16,8 +16,10 @@ use super::socket_activation::{self, Inherited};
 use super::stream::Stream;
 use super::unix_listener::{self, SocketFile};
 
-/// The most connections that the kernel queues until they are accepted.
-pub(super) const BACKLOG: i32 = 4096;
+/// The most bytes of one connection that wait in the kernel to be sent, and the rest of a packet:
+/// enough for a fast network, whose acknowledgements make room.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// An open listener.
 #[derive(Debug)]
@@ -53,15 +55,16 @@ pub(crate) struct Connection {
 
 impl Listener {
     /// Opens a `bind` entry; a host name may resolve to several listeners.
+    ///
+    /// Warns if the kernel queues fewer connections than the entry's `backlog`.
     pub async fn open(listen: &Listen) -> io::Result<Vec<Self>> {
         let kinds = match &listen.address {
             Bind::Tcp(address) => tokio::net::lookup_host(address)
                 .await?
-                .map(|address| tcp(address).map(Kind::Tcp))
+                .map(|address| tcp(address, listen.backlog).map(Kind::Tcp))
                 .collect::<io::Result<_>>()?,
             Bind::Unix(path) => {
-                let (listener, file) =
-                    unix_listener::open(path, listen.mode, listen.group.as_deref())?;
+                let (listener, file) = unix_listener::open(path, listen)?;
                 vec![Kind::Unix {
                     listener,
                     path: path.to_string_lossy().into(),
@@ -70,6 +73,9 @@ impl Listener {
             }
             Bind::Fd(descriptor) => vec![socket_activation::take(*descriptor)?.into()],
         };
+        if !matches!(listen.address, Bind::Fd(_)) {
+            warn_of_a_shorter_queue(listen);
+        }
         Ok(kinds.into_iter().map(Self::from).collect())
     }
 
@@ -161,6 +167,20 @@ impl Listener {
         socket.set_tcp_keepalive(&probes)?;
         #[cfg(target_os = "linux")]
         socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
+        Ok(())
+    }
+
+    /// Makes the kernel take at most [`UNSENT_BYTES_MAX`] that it has not sent yet. Accepted
+    /// connections inherit it.
+    ///
+    /// Without it, a client that does not read makes `sendfile` and `write` copy megabytes into the
+    /// kernel's memory at once: a thousand of them keep the threads of all connections busy, and take
+    /// gigabytes. What is sent and not acknowledged is not bounded by it.
+    pub(crate) fn bound_unsent(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Kind::Tcp(listener) = &self.kind {
+            SockRef::from(listener).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+        }
         Ok(())
     }
 
@@ -273,7 +293,20 @@ fn common_address(kind: &Kind) -> Option<Arc<ServerEnd>> {
     }
 }
 
-fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+/// Warns if the kernel's own bound is lower than the `backlog`: it applies silently.
+fn warn_of_a_shorter_queue(listen: &Listen) {
+    let bound = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let bound = bound.ok().and_then(|text| text.trim().parse::<u64>().ok());
+    if let Some(somaxconn) = bound.filter(|bound| *bound < u64::from(listen.backlog)) {
+        tracing::warn!(
+            "{} queues only {somaxconn} connections until they are accepted, and its backlog is {}: raise net.core.somaxconn, or lower the backlog",
+            listen.address,
+            listen.backlog
+        );
+    }
+}
+
+fn tcp(address: SocketAddr, backlog: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -285,6 +318,25 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog.into())?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_inherit_the_bound_of_unsent_bytes() {
+        let listen = Listen::from(Bind::Tcp("127.0.0.1:0".to_owned()));
+        let listener = Listener::open(&listen).await.unwrap().remove(0);
+        listener.bound_unsent().unwrap();
+        let address = listener.address().unwrap();
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let Stream::Tcp(stream) = accepted.unwrap().stream else {
+            panic!("expected a TCP stream");
+        };
+        let bound = SockRef::from(&stream).tcp_notsent_lowat().unwrap();
+        assert_eq!(bound, UNSENT_BYTES_MAX);
+    }
 }

@@ -9,7 +9,7 @@
 //! | `peek.rs`, `proxy_protocol.rs` | the first bytes of a connection; the client behind a proxy that passes on bytes |
 //! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
-//! | `admission.rs` | the limit on connections in all |
+//! | `admission.rs`, `connection_rate.rs` | the limits on connections in all: how many are open, and how many are new |
 //! | `client_limit.rs` | the limit on connections by client |
 //! | `descriptors.rs` | the limit of open files |
 //! | `descriptor_passing.rs` | open descriptors that go to another process |
@@ -22,6 +22,7 @@ mod bind;
 mod blocked_write;
 mod client_limit;
 mod connect;
+mod connection_rate;
 mod descriptor_passing;
 pub(crate) mod descriptors;
 #[cfg(test)]

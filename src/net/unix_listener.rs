@@ -11,7 +11,7 @@ use nix::unistd::Group;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use super::listener::BACKLOG;
+use super::bind::Listen;
 
 /// A socket's file, removed on drop by the process that owns it, unless another one has replaced it.
 #[derive(Debug)]
@@ -25,11 +25,8 @@ pub(super) struct SocketFile {
 /// Listens on a path. Replaces a socket file that no process listens on, and no other file.
 ///
 /// `mode` and `group` are set before the first connection is accepted.
-pub(super) fn open(
-    path: &Path,
-    mode: Option<u32>,
-    group: Option<&str>,
-) -> io::Result<(UnixListener, SocketFile)> {
+pub(super) fn open(path: &Path, listen: &Listen) -> io::Result<(UnixListener, SocketFile)> {
+    let (mode, group) = (listen.mode, listen.group.as_deref());
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -65,7 +62,7 @@ pub(super) fn open(
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     // Until this call, connections are refused.
-    socket.listen(BACKLOG)?;
+    socket.listen(listen.backlog.into())?;
     Ok((UnixListener::from_std(socket.into())?, file))
 }
 

@@ -38,6 +38,7 @@ use hyper_util::server::conn::auto::{self, upgrade};
 
 use super::connection_start::{ConnectionStart, Started};
 use super::connection_timeouts::{ConnectionTimeouts, millis};
+use super::http2_errors;
 use super::hyper_tasks::HyperTasks;
 use super::open_connections::OpenConnections;
 use super::respond::{PendingUpgrade, Shared, respond};
@@ -55,6 +56,15 @@ const BUFFER_BYTES_MIN: usize = 8192;
 /// consumer is busy fills only its own window.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// How many streams of an HTTP/2 connection the client may have reset before the server has looked
+/// at them (rapid reset), and how many the server may have reset because of the client's errors
+/// (made-you-reset). One more ends the connection with ENHANCE_YOUR_CALM.
+const RESET_STREAMS_MAX: usize = 20;
+const ERROR_STREAMS_MAX: usize = 1024;
+
+/// How many header fields hyper allows by itself.
+const HYPER_HEADERS_MAX: usize = 100;
 
 /// The interval of pings, which detect a dead client (RFC 9113 §6.7): the streams of an HTTP/2
 /// connection may be silent for a long time.
@@ -100,6 +110,7 @@ impl HttpServer {
         move |listen, listener| {
             // Optional: without it, timeouts close these connections.
             let _ = listener.detect_dead_peers(unacknowledged_max);
+            let _ = listener.bound_unsent();
             let tls = gateway.services().tls.load_full();
             let tls = tls.filter(|_| listen.tls && listener.is_tcp());
             Self::new(gateway, &config.server, admission, listen, tls)
@@ -117,18 +128,26 @@ impl HttpServer {
         let write = millis(server.timeouts.request);
         let tasks = HyperTasks::new(services.tasks.clone(), services.clock.clone(), write);
         let mut builder = auto::Builder::new(tasks.clone());
-        let header_size = server.limits.header_size.as_usize();
+        let limits = &server.limits;
+        let header_size = limits.header_size.as_usize();
         builder
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(None) // `ConnectionTimeouts` keeps this deadline and the others
             .keep_alive(!server.timeouts.keep_alive.is_zero())
             .max_buf_size(header_size.max(BUFFER_BYTES_MIN));
+        // The gateway refuses more than `header_count`. hyper's own limit is that many by default,
+        // and another one costs an allocation for each head.
+        if limits.header_count > HYPER_HEADERS_MAX {
+            builder.http1().max_headers(limits.header_count);
+        }
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
-            .max_concurrent_streams(250)
+            .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+            .max_local_error_reset_streams(ERROR_STREAMS_MAX)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .keep_alive_interval(PING_INTERVAL)
@@ -271,7 +290,10 @@ impl HttpServer {
         });
         match outcome.await {
             Some(Ok(())) => {}
-            Some(Err(error)) => tracing::debug!(%error, "connection failed"),
+            Some(Err(error)) => {
+                http2_errors::count(&*error);
+                tracing::debug!(%error, "connection failed");
+            }
             None => tracing::debug!("connection closed: timed out, or idle in a drain"),
         }
     }

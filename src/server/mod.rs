@@ -9,6 +9,7 @@ mod drain;
 mod early_answer;
 mod file_watch;
 pub(crate) mod head_scanner;
+mod http2_errors;
 mod hyper_tasks;
 mod listeners;
 mod main_process;

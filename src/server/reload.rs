@@ -34,7 +34,7 @@ use super::drain::reload_pace;
 use super::file_watch::{FileSnapshot, Watch};
 use super::listeners::Listeners;
 use super::metrics_listeners::MetricsListeners;
-use super::run::configure_acme;
+use super::run::{apply_limits, configure_acme};
 use super::systemd::Systemd;
 use crate::config::{
     Bind, Config, KeyChange, Listen, LogConfig, Problems, ServerConfig, TakesEffect,
@@ -353,6 +353,7 @@ impl Reloader {
             listeners.admission().set_limit(limits.connections);
         }
         services.clients.set_limit(limits.connections_per_ip);
+        apply_limits(limits, listeners.admission());
         for (listen, listener) in opened.iter() {
             let url = listener.url(listen.tls && config.server.tls.is_some());
             tracing::info!(listener = url, "listening");

@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::Arc;
 
+use metrics::gauge;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,7 @@ use super::running::{Running, until_linked};
 use super::signals::Signals;
 use super::stores::open_stores;
 use crate::acme::Acme;
-use crate::config::{Bind, Config};
+use crate::config::{Bind, Config, LimitsConfig, Rate};
 use crate::gateway::{Gateway, Table, otlp_settings};
 use crate::net::{Admission, Listener, Refused, ServerTls};
 use crate::otlp::Exporter;
@@ -239,13 +240,26 @@ impl Server {
 /// Accepts on all listeners until the returned value is closed or dropped.
 fn accept(gateway: &Gateway, config: &Config, opened: Opened) -> Listeners<HttpServer> {
     let services = gateway.services();
-    let connections_max = config.server.limits.connections;
-    let admission = Admission::new(connections_max, services.clients.clone());
+    let limits = &config.server.limits;
+    let admission = Admission::new(limits.connections, services.clients.clone());
+    apply_limits(limits, &admission);
     let mut listeners = Listeners::new(admission.clone(), Refused::new(), services.tasks.clone());
     let service = HttpServer::of(gateway, config, &admission);
     // None is open yet, so there is nothing to close.
     drop(listeners.apply(&config.server.bind, opened, service));
     listeners
+}
+
+/// Applies the rates of connections, and publishes all limits.
+pub(super) fn apply_limits(limits: &LimitsConfig, admission: &Admission) {
+    for (key, _, value) in limits.listed() {
+        gauge!("oneport_limit", "limit" => key).set(value);
+    }
+    admission.set_rate(limits.connection_rate.map(Rate::smooth_quota));
+    let rate = limits.connection_rate_per_ip;
+    admission
+        .clients()
+        .set_rate(rate.map(|rate| rate.quota(None)));
 }
 
 /// Passes a configuration to ACME.

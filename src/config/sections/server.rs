@@ -16,6 +16,7 @@ use crate::config::values::checked::{
     HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
 };
 use crate::config::values::not_compared::NotCompared;
+use crate::config::values::rate::{OptionalRate, Rate};
 use crate::config::values::secret::Secret;
 use crate::config::values::units::{Size, WrittenDuration};
 use crate::net::{Bind, Listen};
@@ -111,9 +112,25 @@ pub struct LimitsConfig {
     /// The most open connections from one IP address. Default: 1000.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
     pub connections_per_ip: usize,
+    /// How many connections are accepted in a time; further ones wait in the kernel's queue.
+    /// Default: no limit.
+    #[serde(deserialize_with = "via::<OptionalRate, _, _>")]
+    pub connection_rate: Option<Rate>,
+    /// How many connections one IP address may open in a time. Default: no limit.
+    #[serde(deserialize_with = "via::<OptionalRate, _, _>")]
+    pub connection_rate_per_ip: Option<Rate>,
     /// The most bytes of a request's first line and headers. Default: 16 KiB.
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub header_size: Size,
+    /// The most bytes of a request's target. Default: 8 KiB.
+    #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
+    pub uri_size: Size,
+    /// The most header fields of a request. Default: 100.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub header_count: usize,
+    /// The most streams that a client may have open on an HTTP/2 connection. Default: 250.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub http2_streams: usize,
     /// The largest request body, unless the route overrides it; 0 allows none. Default: 1 MiB.
     pub body_size: Size,
     /// The most bytes queued for all slow WebSocket clients; beyond it, each has only a short
@@ -178,12 +195,59 @@ impl Default for LimitsConfig {
         Self {
             connections: 100_000,
             connections_per_ip: 1_000,
+            connection_rate: None,
+            connection_rate_per_ip: None,
             header_size: Size::kib(16),
+            uri_size: Size::kib(8),
+            header_count: 100,
+            http2_streams: 250,
             body_size: Size::mib(1),
             send_queue_total: Size::mib(256),
             file_cache: Size::mib(64),
             min_rate: Size(240),
         }
+    }
+}
+
+impl LimitsConfig {
+    /// Returns each limit: its key, its value as written, and as a number; a rate is one per
+    /// second. A rate that is not set is no limit.
+    #[must_use]
+    pub fn listed(&self) -> Vec<(&'static str, String, f64)> {
+        let Self {
+            connections,
+            connections_per_ip,
+            connection_rate,
+            connection_rate_per_ip,
+            header_size,
+            uri_size,
+            header_count,
+            http2_streams,
+            body_size,
+            send_queue_total,
+            file_cache,
+            min_rate,
+        } = self;
+        let count = |key, count: usize| (key, count.to_string(), count as f64);
+        let size = |key, size: Size| (key, size.to_string(), size.bytes() as f64);
+        let rate = |key, rate: Option<Rate>| rate.map(|it| (key, it.to_string(), it.per_second()));
+        let mut listed = vec![
+            count("connections", *connections),
+            count("connections_per_ip", *connections_per_ip),
+        ];
+        listed.extend(rate("connection_rate", *connection_rate));
+        listed.extend(rate("connection_rate_per_ip", *connection_rate_per_ip));
+        listed.extend([
+            size("header_size", *header_size),
+            size("uri_size", *uri_size),
+            count("header_count", *header_count),
+            count("http2_streams", *http2_streams),
+            size("body_size", *body_size),
+            size("send_queue_total", *send_queue_total),
+            size("file_cache", *file_cache),
+            size("min_rate", *min_rate),
+        ]);
+        listed
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Size(pub u64);
 /// Why a text is not a duration or a size.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub struct UnitError(String);
+pub struct UnitError(pub(super) String);
 
 impl Size {
     /// Returns the number of bytes.
@@ -249,14 +249,14 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 /// Splits the leading digits (with `_` between them, as in TOML) off a text.
-fn split_number(text: &str) -> (&str, &str) {
+pub(super) fn split_number(text: &str) -> (&str, &str) {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '_')
         .unwrap_or(text.len());
     text.split_at(end)
 }
 
-fn number(digits: &str) -> Option<u64> {
+pub(super) fn number(digits: &str) -> Option<u64> {
     digits.replace('_', "").parse().ok()
 }
 

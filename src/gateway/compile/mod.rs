@@ -33,7 +33,7 @@ use self::middleware_list::unmatched_headers;
 use self::template_checks::templates_of;
 use super::registry::Registry;
 use super::response_metrics::ResponseMetrics;
-use super::table::Table;
+use super::table::{HeadLimits, Table};
 use crate::config::{Config, Draft, ErrorLocations, Problems, TraceparentFrom};
 use crate::host::AllowedHosts;
 use crate::routing::ProtocolTypeRouter;
@@ -124,6 +124,10 @@ fn compile_known(
         forwarded: config.server.forwarded,
         believes_all_traces: config.tracing.traceparent_from == TraceparentFrom::All,
         unmatched: ResponseMetrics::new(ScopeType::Http, &Arc::from("")),
+        head_limits: HeadLimits {
+            uri_size: config.server.limits.uri_size.as_usize(),
+            header_count: config.server.limits.header_count,
+        },
         unmatched_headers: unmatched_headers(&config.http),
         unmatched_access_log: config.http.access_log,
         tls,

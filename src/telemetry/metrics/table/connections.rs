@@ -12,7 +12,55 @@ pub(super) const METRICS: &[Metric] = &[
         "oneport_connections_refused_total",
         "Connections over a limit, by reason.",
     )
-    .by(&[words("reason", &["connections", "connections_per_ip"])]),
+    .by(&[words(
+        "reason",
+        &[
+            "connections",
+            "connections_per_ip",
+            "connection_rate_per_ip",
+        ],
+    )]),
+    counter(
+        "oneport_accept_pauses_total",
+        "Pauses of accepting because of connection_rate.",
+    ),
+    counter(
+        "oneport_heads_refused_total",
+        "Requests whose head exceeds a limit, by limit.",
+    )
+    .by(&[words("limit", &["uri_size", "header_count"])]),
+    counter(
+        "oneport_http2_goaways_total",
+        "HTTP/2 connections that were ended because of their client, by reason.",
+    )
+    .by(&[words(
+        "reason",
+        &[
+            "enhance_your_calm",
+            "protocol_error",
+            "flow_control_error",
+            "frame_size_error",
+            "compression_error",
+            "other",
+        ],
+    )]),
+    gauge("oneport_limit", "Limits of the server, by their key.").by(&[words(
+        "limit",
+        &[
+            "connections",
+            "connections_per_ip",
+            "connection_rate",
+            "connection_rate_per_ip",
+            "header_size",
+            "uri_size",
+            "header_count",
+            "http2_streams",
+            "body_size",
+            "send_queue_total",
+            "file_cache",
+            "min_rate",
+        ],
+    )]),
     gauge(
         "oneport_connections",
         "Open connections that speak HTTP, by protocol and security.",
