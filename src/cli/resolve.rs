@@ -132,6 +132,9 @@ fn report<H>(resolved: &Resolved, table: &Table, router: &UrlRouter<RouteEntry<H
         for (name, value) in scope.url_route.params.iter() {
             print(&format!("  {name} = {value:?}"));
         }
+        for limit in route.value.rate_limits() {
+            print(&format!("  at most {limit}"));
+        }
     }
     print_outcome(&resolved.outcome);
     if !resolved.is_looked_up {

@@ -62,6 +62,9 @@ pub use sections::http::{HttpDefaults, HttpRoute};
 pub use sections::log::{AccessFields, LogConfig, LogFormat};
 pub use sections::metrics::MetricsConfig;
 pub use sections::options::Options;
+pub use sections::rate_limit::{
+    MessageLimit, OverLimit, RequestKey, RequestLimit, SocketKey, SocketRateLimit,
+};
 pub use sections::server::{ForwardedFamily, LimitsConfig, ServerConfig, TimeoutsConfig, Workers};
 pub use sections::session::{DjangoSessionConfig, SameSite, Secure, SessionConfig};
 pub use sections::settings::MissingOrigin;
@@ -72,10 +75,10 @@ pub use sections::websocket::{Compression, SlowClient, WebsocketDefaults, Websoc
 pub use values::config_path::{ConfigPath, OptionalPath};
 pub use values::config_url::ConfigUrl;
 pub use values::not_compared::NotCompared;
+pub use values::rate::{ByteRate, Rate};
 pub use values::redis_url::{RedisHome, RedisUrl};
 pub use values::secret::{Secret, hide_url_secrets};
 pub use values::store_url::StoreUrl;
-pub use values::rate::{ByteRate, Rate};
 pub use values::time_zone::TimeZone;
 pub(crate) use values::time_zone::{clock_seconds, shown_offset};
 pub use values::units::{Size, UnitError, WrittenDuration};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::deadline::{Deadline, run_until};
 use crate::http::{Failure, Response};
-use crate::middleware::{Cors, Headers, MiddlewareContext, Progress, Step};
+use crate::middleware::{Cors, Headers, MiddlewareContext, Progress, RateLimit, Step};
 use crate::scope::Scope;
 use crate::services::Services;
 
@@ -37,6 +37,14 @@ impl MiddlewareChain {
     pub(super) fn cors(&self) -> Option<&Cors> {
         self.steps.iter().find_map(|step| match step {
             Step::Cors(cors) => Some(cors),
+            _ => None,
+        })
+    }
+
+    /// Returns the `rate_limit` middleware, if it is in the list.
+    pub(super) fn rate_limits(&self) -> impl Iterator<Item = &RateLimit> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::RateLimit(limits) => Some(limits),
             _ => None,
         })
     }

@@ -9,6 +9,8 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::table::{Table, TlsSettings};
 use crate::pace::Pace;
+use crate::rate_limiter::RateLimiters;
+use crate::scope::ScopeType;
 use crate::services::Services;
 use crate::telemetry::Snapshot;
 use crate::websocket::{Cause, Directory, Ending, SocketReadings, Sockets};
@@ -175,10 +177,23 @@ impl Gateway {
 /// Calls `started` on every route's view and consumer before the table goes live.
 fn start_handlers(table: &Table, services: &Services) {
     for route in table.http().routes() {
-        route.value.handler.view.started(services);
+        let entry = &route.value;
+        entry.handler.view.started(services);
+        for limits in entry.chain.rate_limits() {
+            limits.start(services, ScopeType::Http, &entry.label);
+        }
     }
     for route in table.websocket().routes() {
-        let handler = &route.value.handler;
+        let (entry, handler) = (&route.value, &route.value.handler);
+        for limits in entry.chain.rate_limits() {
+            limits.start(services, ScopeType::Websocket, &entry.label);
+        }
+        let limiters = services.shared::<RateLimiters>();
+        handler
+            .route
+            .settings
+            .message_limits
+            .start(&limiters, &entry.label);
         handler.consumer.started(services);
         if let Some(backlog) = handler.consumer.backlog() {
             handler.route.set_backlog(backlog);

@@ -17,7 +17,7 @@ use crate::host::{AllowedHosts, HostHeader};
 use crate::http::forwarded::ForwardedFamily;
 use crate::http::view::AnyView;
 use crate::http::{Mapped, OnDisconnect, Response};
-use crate::middleware::Headers;
+use crate::middleware::{Headers, RateLimit};
 use crate::net::{TlsFiles, TlsPaths};
 use crate::routing::{
     BadPath, Match, ProtocolTypeRouter, Resolution, Route, RouteSummaries, RouteSummary, Target,
@@ -286,14 +286,23 @@ fn summary<H>(route: &Route<RouteEntry<H>>) -> RouteSummary {
     }
 }
 
+impl<H> RouteEntry<H> {
+    /// Returns the limits of the middleware `rate_limit` in words.
+    pub fn rate_limits(&self) -> impl Iterator<Item = String> {
+        self.chain.rate_limits().flat_map(RateLimit::words)
+    }
+}
+
 impl HttpEntry {
     /// Returns the route's limits in words.
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
-        vec![
+        let mut limits = vec![
             format!("body {}", crate::config::Size(self.handler.body_size)),
             format!("{}s", self.timeout.as_secs_f64()),
-        ]
+        ];
+        limits.extend(self.rate_limits());
+        limits
     }
 }
 
@@ -303,10 +312,13 @@ impl WebsocketEntry {
     pub fn limits(&self) -> Vec<String> {
         let settings = &self.handler.route.settings;
         let size = |bytes: usize| crate::config::Size(bytes as u64);
-        vec![
+        let mut limits = vec![
             format!("message {}", size(settings.limits.message_bytes_max)),
             format!("queue {}", size(settings.send_queue)),
-        ]
+        ];
+        limits.extend(self.rate_limits());
+        limits.extend(settings.message_limits.words());
+        limits
     }
 }
 

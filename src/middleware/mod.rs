@@ -16,6 +16,7 @@ mod headers;
 mod hosts;
 mod login_required;
 mod origin;
+mod rate_limit;
 mod session;
 mod step;
 
@@ -29,6 +30,7 @@ pub use headers::Headers;
 pub use hosts::Hosts;
 pub use login_required::LoginRequired;
 pub use origin::Origin;
+pub use rate_limit::RateLimit;
 pub use session::Session;
 pub use step::{Progress, Step};
 

@@ -15,6 +15,7 @@ use super::headers::Headers;
 use super::hosts::Hosts;
 use super::login_required::LoginRequired;
 use super::origin::Origin;
+use super::rate_limit::RateLimit;
 use super::session::Session;
 use crate::http::{Failure, Response};
 use crate::scope::Scope;
@@ -30,6 +31,8 @@ pub enum Step {
     Hosts(Hosts),
     /// Refuses pages of other origins.
     Origin(Origin),
+    /// Refuses requests over a rate.
+    RateLimit(RateLimit),
     /// Opens the visitor's session.
     Session(Session),
     /// Identifies the user.
@@ -64,9 +67,10 @@ impl<'a> Progress<'a> {
 
 impl Step {
     /// The names of the built-in steps in the file.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "hosts",
         "origin",
+        "rate_limit",
         "session",
         "auth",
         "login_required",
@@ -116,6 +120,7 @@ impl Step {
             | Self::Cors(_)
             | Self::Headers(_)
             | Self::Compress(_) => Progress::Done(self.precheck(cx.scope)),
+            Self::RateLimit(step) => Progress::Done(step.before(cx.scope)),
             Self::Session(step) => Progress::waits(step.before(cx.scope, cx.services)),
             Self::Auth(step) => Progress::waits(step.before(cx.scope, cx.services)),
             Self::LoginRequired(step) => Progress::Done(step.before(cx.scope)),
@@ -176,6 +181,7 @@ impl Step {
             Self::Headers(step) => step.after(fields),
             Self::Cors(step) => step.after(scope, fields),
             Self::Auth(step) => step.after(scope, fields),
+            Self::RateLimit(step) => step.after(scope, fields),
             Self::Hosts(_)
             | Self::Origin(_)
             | Self::Session(_)

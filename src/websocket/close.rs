@@ -115,6 +115,9 @@ causes! {
     /// A message has more fragments than `max_fragments`.
     TooManyFragments: "too_big", Fixed(CloseCode::POLICY), "expected a message of at most {limit} fragments", HalfClose;
 
+    /// The client sends more than `rate_limit` allows, with `over = "close"`.
+    RateLimited: "rate_limited", Fixed(CloseCode::POLICY), "the client sends too much", HalfClose;
+
     /// `send_queue` is full and `slow_client` is `close`.
     SlowClient: "slow_client", Fixed(CloseCode::TRY_AGAIN_LATER), "the client reads too slowly", Full;
     /// A write made no progress for `write_timeout`.

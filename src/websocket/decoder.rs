@@ -32,7 +32,10 @@ pub enum Item {
     /// A ping with its payload, which the pong repeats.
     Ping(Bytes),
     /// A pong.
-    Pong,
+    Pong {
+        /// The bytes of its payload.
+        bytes: usize,
+    },
     /// The client's close frame; its code is 1005 if the frame has none.
     Close {
         /// Its code.

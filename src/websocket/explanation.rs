@@ -98,6 +98,10 @@ impl Cause {
                 "A message had more fragments than max_fragments.",
                 "Send messages in fewer frames, or raise max_fragments of the route.",
             ),
+            Self::RateLimited => (
+                "The client sent more messages or bytes than rate_limit of the route allows, and over is \"close\".",
+                "Raise rate or burst of the route's rate_limit, or set over to delay the client instead. If it is an attack, nothing: the limit works.",
+            ),
             Self::SlowClient => (
                 "The client read so slowly that send_queue was full, and slow_client is \"close\".",
                 "Send less, raise send_queue, or set slow_client to drop messages instead. A recovery by history brings the client up to date.",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::decoder::Limits;
 use super::extension::DeflateSettings;
+use super::message_limits::MessageLimits;
 pub use crate::config::{Compression, SlowClient};
 use crate::telemetry::AccessRule;
 
@@ -12,6 +13,8 @@ use crate::telemetry::AccessRule;
 pub struct SocketSettings {
     /// Limits of the client's messages.
     pub limits: Limits,
+    /// The rates of the client's messages.
+    pub message_limits: MessageLimits,
     /// The most bytes queued for one client.
     pub send_queue: usize,
     /// What happens to frames over `send_queue`.
@@ -50,6 +53,7 @@ impl Default for SocketSettings {
                 message_bytes_max: 64 * 1024,
                 fragments_max: 1024,
             },
+            message_limits: MessageLimits::default(),
             send_queue: 1 << 20,
             slow_client: SlowClient::Close,
             ping_interval: seconds(25),

@@ -222,6 +222,20 @@ fn headings(tables: &BTreeMap<String, Vec<Row>>, start: &str) -> Words {
 // --------------------------------------------------------------------------------------
 
 #[test]
+fn each_limit_of_the_server_is_in_the_tables_of_limits_and_deadlines() {
+    let page = page("docs/BEHAVIOUR.md");
+    let (_, rest) = page.split_once("\n## Limits\n").unwrap();
+    let (tables, _) = rest.split_once("\n## Groups\n").unwrap();
+    let missing: Vec<_> = keys_of_section("server.limits")
+        .into_iter()
+        .filter(|key| {
+            !tables.contains(&format!("`{key}`")) && !tables.contains(&format!("`limits.{key}`"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn every_key_of_the_sections_is_explained_and_no_other() {
     let tables = configuration();
     let top = known_keys(&format!("{UNKNOWN} = 1\n"));

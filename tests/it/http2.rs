@@ -469,3 +469,39 @@ async fn ready_responses_of_one_read_do_not_count_together() {
         assert_eq!(within(response).await.unwrap().status(), StatusCode::OK);
     }
 }
+
+#[tokio::test]
+async fn rates_of_requests_handshakes_and_messages_apply_to_streams() {
+    let text = "
+        [[http.route]]
+        path = '/hello/'
+        middleware = ['rate_limit']
+        view = 'respond'
+        rate_limit = { rate = '2/h' }
+        [[websocket.route]]
+        path = '/echo/'
+        middleware = ['rate_limit']
+        consumer = 'echo'
+        rate_limit = [{ rate = '1/h' }, { rate = '100/s', burst = 10, over = 'delay' }]
+    ";
+    let server = LiveServer::start(text).await.unwrap();
+    let mut client = connect(&server).await; // the first request
+    for expected in [200, 429] {
+        let request = Request::get("http://localhost/hello/").body(()).unwrap();
+        let (response, _) = client.send_request(request, true).unwrap();
+        let response = within(response).await.unwrap();
+        assert_eq!(response.status(), expected);
+        assert!(response.headers().contains_key("ratelimit"));
+    }
+    let mut socket = open(&mut client).await;
+    let begun = std::time::Instant::now();
+    for number in 0..40_u8 {
+        socket.say(&frame(0x82, &[number])).await;
+    }
+    for number in 0..40_u8 {
+        socket.expect(&[0x82, 1, number]).await;
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(280));
+    let (denied, _) = ask(&mut client, handshake("/echo/")).await;
+    assert_eq!(denied.status(), 429);
+}

@@ -26,6 +26,7 @@ mod groups;
 mod http2;
 mod layers;
 mod life;
+mod limits;
 mod messages;
 mod metrics;
 mod outbound_tls;

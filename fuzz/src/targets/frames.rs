@@ -121,7 +121,7 @@ fn decode_by_tungstenite(data: &[u8]) -> (Vec<Item>, End) {
             }
             Ok(tungstenite::Message::Binary(bytes)) => Item::Message(Message::binary(bytes)),
             Ok(tungstenite::Message::Ping(bytes)) => Item::Ping(bytes),
-            Ok(tungstenite::Message::Pong(_)) => Item::Pong,
+            Ok(tungstenite::Message::Pong(bytes)) => Item::Pong { bytes: bytes.len() },
             Ok(tungstenite::Message::Close(_)) => return (items, End::Closed),
             Ok(tungstenite::Message::Frame(_)) => unreachable!("read gives no frames"),
             Err(

@@ -13,6 +13,7 @@ use crate::config::sections::compress::CompressConfig;
 use crate::config::sections::cors::CorsConfig;
 use crate::config::sections::headers::HeaderFields;
 use crate::config::sections::options::Options;
+use crate::config::sections::rate_limit::{OneOrSeveral, RequestLimit};
 use crate::config::sections::route::{RouteHead, options_of};
 use crate::config::sections::settings::{MissingOrigin, settings};
 use crate::config::values::checked::{
@@ -36,6 +37,8 @@ settings! {
         token_in_query: bool as bool = false,
         /// Which requests get a line in the access log. Default: all.
         access_log: AccessRule as AccessRule = AccessRule::On,
+        /// The limits of the `rate_limit` middleware, a table or a list of tables. Default: none.
+        rate_limit: Vec<RequestLimit> as OneOrSeveral<RequestLimit> = Vec::new(),
         /// Headers that are added to each response, as a table. Default: none.
         headers: HeaderFields as HeaderTable = HeaderFields::default(),
         /// What the `cors` middleware permits to pages of `allowed_origins`, as a table. Default:

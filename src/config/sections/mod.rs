@@ -16,6 +16,7 @@ pub(in crate::config) mod http;
 pub(in crate::config) mod log;
 pub(in crate::config) mod metrics;
 pub(in crate::config) mod options;
+pub(in crate::config) mod rate_limit;
 pub(in crate::config) mod route;
 pub(in crate::config) mod server;
 pub(in crate::config) mod session;

@@ -12,6 +12,7 @@ use crate::config::read::located::Located;
 use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::headers::HeaderFields;
 use crate::config::sections::options::Options;
+use crate::config::sections::rate_limit::{OneOrSeveral, SocketRateLimit};
 use crate::config::sections::route::{RouteHead, options_of};
 use crate::config::sections::settings::{MissingOrigin, settings};
 use crate::config::values::checked::{
@@ -36,6 +37,9 @@ settings! {
         token_in_query: bool as bool = false,
         /// Which handshakes and sockets get a line in the access log. Default: all.
         access_log: AccessRule as AccessRule = AccessRule::On,
+        /// The limits of the `rate_limit` middleware, and of messages; a table or a list of tables.
+        /// Default: none.
+        rate_limit: Vec<SocketRateLimit> as OneOrSeveral<SocketRateLimit> = Vec::new(),
         /// Headers that are added to the response to the handshake, as a table. Default: none.
         headers: HeaderFields as HeaderTable = HeaderFields::default(),
         /// The largest message from the client, decompressed. Default: 64 KiB.

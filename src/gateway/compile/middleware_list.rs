@@ -30,6 +30,13 @@ impl Compiler<'_> {
             steps.push(match name.as_str() {
                 "hosts" => Step::Hosts(Hosts::new(&self.config.server.allowed_hosts)),
                 "origin" => Step::Origin(self.origin(settings)),
+                "rate_limit" => match self.rate_limit(settings, &location()) {
+                    Some(step) => step,
+                    None => {
+                        is_sound = false;
+                        continue;
+                    }
+                },
                 "session" => {
                     self.check_session(settings, &location());
                     Step::Session(Session)

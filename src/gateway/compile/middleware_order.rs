@@ -64,6 +64,7 @@ impl Compiler<'_> {
                     .push(Problem::warning(list.text(at), message).with_hint(hint));
             }
         }
+        is_sound &= self.check_rate_limit_order(settings, list);
         for inner in BEFORE_COMPRESSION {
             if let Some(at) = listed_after("compress", inner) {
                 let message = format!(

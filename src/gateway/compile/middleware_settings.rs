@@ -1,6 +1,7 @@
 //! MiddlewareSettings: the keys of a route that its middleware reads.
 
-use crate::config::{self, CompressConfig, CorsConfig, HeaderFields, SourceLocation};
+use crate::config::{self, CompressConfig, CorsConfig, HeaderFields, RequestLimit, SourceLocation};
+use crate::routing::ParamNames;
 use crate::scope::ScopeType;
 
 /// The settings of a route, of either table, that its middleware reads.
@@ -11,6 +12,12 @@ pub(super) struct MiddlewareSettings<'r> {
     pub(super) missing_origin: config::MissingOrigin,
     pub(super) headers: &'r HeaderFields,
     pub(super) token_in_query: bool,
+    /// The limits of requests or handshakes, with their index in the list of the file.
+    pub(super) rate_limits: Vec<(usize, RequestLimit)>,
+    /// Whether the route sets `rate_limit` itself.
+    pub(super) sets_own_rate_limit: bool,
+    /// The parameters of the route.
+    pub(super) params: &'r ParamNames,
     /// `None` for a WebSocket.
     pub(super) cors: Option<&'r CorsConfig>,
     /// `None` for a WebSocket.

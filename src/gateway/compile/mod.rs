@@ -11,6 +11,7 @@ mod log_checks;
 mod middleware_list;
 mod middleware_order;
 mod middleware_settings;
+mod rate_limit;
 mod route_checks;
 mod route_pattern;
 mod routes;
@@ -123,11 +124,11 @@ fn compile_known(
         trusted_proxies: config.server.trusted_proxies.clone(),
         forwarded: config.server.forwarded,
         believes_all_traces: config.tracing.traceparent_from == TraceparentFrom::All,
-        unmatched: ResponseMetrics::new(ScopeType::Http, &Arc::from("")),
         head_limits: HeadLimits {
             uri_size: config.server.limits.uri_size.as_usize(),
             header_count: config.server.limits.header_count,
         },
+        unmatched: ResponseMetrics::new(ScopeType::Http, &Arc::from("")),
         unmatched_headers: unmatched_headers(&config.http),
         unmatched_access_log: config.http.access_log,
         tls,

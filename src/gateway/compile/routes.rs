@@ -9,7 +9,7 @@ use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
 use super::route_pattern::RouteKeys;
 use super::socket_settings::{fingerprint, socket_settings};
-use crate::config::{HttpRoute, Problem, SourceLocation, WebsocketRoute};
+use crate::config::{HttpRoute, Problem, SocketRateLimit, SourceLocation, WebsocketRoute};
 use crate::gateway::response_metrics::ResponseMetrics;
 use crate::gateway::table::{HttpEntry, HttpHandler, WebsocketEntry, WebsocketHandler};
 use crate::http::Mapped;
@@ -112,6 +112,10 @@ impl Compiler<'_> {
         let error_locations = self.error_locations;
         let pattern = self.pattern(&keys);
         let host = self.host(&keys);
+        let (options, location) = (&written.options, &written.location);
+        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
+        let params = mount.route.params.clone();
+        let rate_limits = written.settings.rate_limit.iter().cloned().enumerate();
         let middleware = MiddlewareSettings {
             table: ScopeType::Http,
             middleware: &written.settings.middleware,
@@ -119,6 +123,9 @@ impl Compiler<'_> {
             missing_origin: written.settings.missing_origin,
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
+            rate_limits: rate_limits.collect(),
+            sets_own_rate_limit: written.location.key("rate_limit").is_written(),
+            params: &params,
             cors: Some(&written.settings.cors),
             compress: Some(&written.settings.compress),
             location_of: &|key| written.settings.location_of(key),
@@ -136,8 +143,6 @@ impl Compiler<'_> {
         };
         let what = format!("view {:?}", written.view);
         self.check_state(&what, registered.state, &written.location.key("view"));
-        let (options, location) = (&written.options, &written.location);
-        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
         mount.route.params = mount.route.params.with_user(middleware.gives_user());
         let made = (registered.make)(options, &mount)
             .map_err(|problems| self.problems.append(problems))
@@ -223,6 +228,14 @@ impl Compiler<'_> {
         let error_locations = self.error_locations;
         let pattern = self.pattern(&keys);
         let host = self.host(&keys);
+        let (options, location) = (&written.options, &written.location);
+        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
+        let params = mount.route.params.clone();
+        let rate_limits = written.settings.rate_limit.iter().enumerate();
+        let rate_limits = rate_limits.filter_map(|(at, limit)| match limit {
+            SocketRateLimit::Handshakes(limit) => Some((at, limit.clone())),
+            SocketRateLimit::Messages(_) => None,
+        });
         let middleware = MiddlewareSettings {
             table: ScopeType::Websocket,
             middleware: &written.settings.middleware,
@@ -230,6 +243,9 @@ impl Compiler<'_> {
             missing_origin: written.settings.missing_origin,
             headers: &written.settings.headers,
             token_in_query: written.settings.token_in_query,
+            rate_limits: rate_limits.collect(),
+            sets_own_rate_limit: written.location.key("rate_limit").is_written(),
+            params: &params,
             cors: None,
             compress: None,
             location_of: &|key| written.settings.location_of(key),
@@ -248,17 +264,17 @@ impl Compiler<'_> {
         };
         let what = format!("consumer {:?}", written.consumer);
         self.check_state(&what, registered.state, &written.location.key("consumer"));
-        let (options, location) = (&written.options, &written.location);
-        let mut mount = self.mount(pattern.as_ref(), &written.defaults, options, location);
         mount.route.params = mount.route.params.with_user(middleware.gives_user());
         let consumer = (registered.make)(options, &mount)
             .map_err(|problems| self.problems.append(problems))
             .ok()?;
         self.check_consumer(written);
+        let message_limits = self.message_limits(written, &middleware);
         if self.is_wrong(&written.location, &["path", "regex", "host", "defaults"]) {
             return None;
         }
         let (mut pattern, host, chain) = (pattern?, host?, chain?);
+        let message_limits = message_limits?;
         let maps_onto = consumer.maps_onto();
         if maps_onto.is_some() {
             pattern = pattern.with_optional_end();
@@ -268,7 +284,7 @@ impl Compiler<'_> {
             Some(name) => name.into(),
             None => shown.clone(),
         };
-        let settings = socket_settings(&written.settings);
+        let settings = socket_settings(&written.settings, message_limits);
         let value = WebsocketEntry {
             pattern: shown,
             name: written.name.as_deref().map(Arc::from),

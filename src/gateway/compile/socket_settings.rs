@@ -4,17 +4,21 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::config::{CustomMiddlewareSections, WebsocketDefaults, WebsocketRoute};
-use crate::websocket::SocketSettings;
 use crate::websocket::decoder::Limits;
 use crate::websocket::extension::DeflateSettings;
+use crate::websocket::{MessageLimits, SocketSettings};
 
 /// Returns the limits and deadlines of a route.
-pub(super) fn socket_settings(written: &WebsocketDefaults) -> SocketSettings {
+pub(super) fn socket_settings(
+    written: &WebsocketDefaults,
+    message_limits: MessageLimits,
+) -> SocketSettings {
     SocketSettings {
         limits: Limits {
             message_bytes_max: written.max_message.as_usize(),
             fragments_max: written.max_fragments,
         },
+        message_limits,
         send_queue: written.send_queue.as_usize(),
         slow_client: written.slow_client,
         ping_interval: written.ping_interval,

@@ -2,12 +2,14 @@
 
 use super::compiler::Compiler;
 use crate::config::{
-    CompressConfig, CorsConfig, HeaderFields, MissingOrigin, Problem, SourceLocation,
+    CompressConfig, CorsConfig, HeaderFields, MissingOrigin, Problem, SocketRateLimit,
+    SourceLocation,
 };
 
 /// Each setting and the middleware that reads it. The hint names the first.
-const READERS: [(&str, &[&str]); 6] = [
+const READERS: [(&str, &[&str]); 7] = [
     ("headers", &["headers"]),
+    ("rate_limit", &["rate_limit"]),
     ("cors", &["cors"]),
     ("compress", &["compress"]),
     ("allowed_origins", &["origin", "cors", "csrf"]),
@@ -47,6 +49,7 @@ impl Compiler<'_> {
                 middleware: &settings.middleware,
                 is_known: !settings.is_invalid("middleware", error_locations),
                 set: set_keys(
+                    !settings.rate_limit.is_empty(),
                     &settings.headers,
                     Some(&settings.cors),
                     Some(&settings.compress),
@@ -64,6 +67,7 @@ impl Compiler<'_> {
                 middleware: &settings.middleware,
                 is_known: !settings.is_invalid("middleware", error_locations),
                 set: set_keys(
+                    counts_handshakes(&settings.rate_limit),
                     &settings.headers,
                     None,
                     None,
@@ -106,7 +110,14 @@ impl Compiler<'_> {
     }
 }
 
+/// Returns whether a limit is the middleware's; limits of messages need none.
+fn counts_handshakes(limits: &[SocketRateLimit]) -> bool {
+    let mut limits = limits.iter();
+    limits.any(|limit| matches!(limit, SocketRateLimit::Handshakes(_)))
+}
+
 fn set_keys(
+    has_rate_limit: bool,
     headers: &HeaderFields,
     cors: Option<&CorsConfig>,
     compress: Option<&CompressConfig>,
@@ -115,6 +126,7 @@ fn set_keys(
     token_in_query: bool,
 ) -> Vec<&'static str> {
     let all = [
+        ("rate_limit", has_rate_limit),
         ("headers", !headers.is_none()),
         ("cors", cors.is_some_and(|it| *it != CorsConfig::default())),
         (
@@ -134,10 +146,11 @@ fn unused(location: SourceLocation, key: &str, readers: &[&str]) -> Problem {
     let effect = match key {
         "headers" => "these fields are never sent".to_owned(),
         "cors" | "compress" => "these settings do nothing".to_owned(),
+        "rate_limit" => "these limits are never applied".to_owned(),
         key => format!("{key} has no effect"),
     };
     let hint = match key {
-        "headers" | "cors" | "compress" => format!("add {reader:?} to middleware"),
+        "headers" | "cors" | "compress" | "rate_limit" => format!("add {reader:?} to middleware"),
         _ => format!("add {reader:?}"),
     };
     let message = format!("{effect}: the middleware {reader:?} is not in the list");

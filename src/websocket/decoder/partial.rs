@@ -262,7 +262,9 @@ impl Partial {
         let payload = std::mem::take(&mut self.control);
         match control {
             Control::Ping => Ok(Some(Item::Ping(payload.into()))),
-            Control::Pong => Ok(Some(Item::Pong)),
+            Control::Pong => Ok(Some(Item::Pong {
+                bytes: payload.len(),
+            })),
             Control::Close => close(&payload).map(Some),
             Control::Reserved(_) => Err(Violation::Protocol("expected a known opcode")),
         }

@@ -81,7 +81,7 @@ impl Socket {
     fn read_and_discard(&mut self, cx: &mut Context<'_>, can_decode: bool) -> Poll<bool> {
         if can_decode && self.has_undecoded() {
             self.take_ended(); // otherwise `decode` returns nothing
-            while !self.has_ended() && self.decode().is_some() {}
+            while !self.has_ended() && self.decode_next(false).is_some() {}
             self.extras = None;
             return Poll::Ready(true);
         }

@@ -76,7 +76,7 @@ impl Socket {
     fn due(&self, now: Millis) -> Due {
         let blocked_since = self.handle.blocked_since();
         // While the socket does not read, a pong could not be seen.
-        let is_reading = !self.has_undecoded() && blocked_since == NEVER;
+        let is_reading = !self.has_undecoded() && !self.is_paused() && blocked_since == NEVER;
         let settings = &self.handle.route().settings;
         self.keepalive.due(now, settings, blocked_since, is_reading)
     }

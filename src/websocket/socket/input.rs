@@ -57,12 +57,22 @@ impl Socket {
     /// Decodes the next message, and handles the control frames before it. `None`: more bytes are
     /// needed, or the socket has ended.
     pub(super) fn decode(&mut self) -> Option<Message> {
+        let is_limited = !self.handle.route().settings.message_limits.is_empty();
+        self.decode_next(is_limited)
+    }
+
+    /// Decodes the next message. `is_limited`: what the client sends counts against the route's
+    /// limits of messages.
+    pub(super) fn decode_next(&mut self, is_limited: bool) -> Option<Message> {
         if self.has_ended() {
             return None;
         }
         let limits = self.handle.route().settings.limits;
         thread_buffers::with(|buffers| {
             loop {
+                if is_limited && self.is_paused() {
+                    return None;
+                }
                 let extras = self.extras.as_mut();
                 let saved = extras.map(|extras| &mut extras.undecoded);
                 let item = match saved.filter(|saved| !saved.is_empty()) {
@@ -84,6 +94,18 @@ impl Socket {
                         item
                     }
                 };
+                if is_limited
+                    && let Ok(Some(item)) = &item
+                    && self.is_dropped(item)
+                {
+                    self.uncounted_messages += u32::from(matches!(item, Item::Message(_)));
+                    self.keepalive.message();
+                    if self.has_ended() {
+                        buffers.undecoded = 0..0;
+                        return None;
+                    }
+                    continue;
+                }
                 match item {
                     Ok(Some(Item::Message(message))) => {
                         self.uncounted_messages += 1;
@@ -93,7 +115,7 @@ impl Socket {
                     Ok(Some(Item::Ping(payload))) => {
                         encode(Opcode::Pong, &payload, &mut buffers.output);
                     }
-                    Ok(Some(Item::Pong)) => {}
+                    Ok(Some(Item::Pong { .. })) => {}
                     Ok(Some(Item::Close { code, reason })) => self.peer_close(code, reason),
                     Ok(None) => {}
                     Err(violation) => self.stop_reading(violation.into()),
@@ -174,6 +196,7 @@ impl Socket {
             && extras.undecoded.is_empty()
             && extras.read_ahead.is_empty()
             && extras.ended.is_none()
+            && extras.counters.is_none()
         {
             self.extras = None;
         }

@@ -17,6 +17,7 @@
 mod closing_handshake;
 mod deadlines;
 mod input;
+mod rate_limit;
 mod read_ahead;
 
 use std::pin::{Pin, pin};
@@ -26,6 +27,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Sleep;
 
+use self::rate_limit::Counters;
 use self::read_ahead::ReadAhead;
 use crate::channels::mailbox;
 use crate::clock::TimerKey;
@@ -108,6 +110,8 @@ struct SocketExtras {
     /// Messages decoded while the consumer was busy.
     read_ahead: ReadAhead,
     ended: Option<Box<Ended>>,
+    /// Kept from the first message on, if the route limits messages.
+    counters: Option<Box<Counters>>,
     /// The time at which a pending call of the consumer is dropped; set once the socket has ended.
     call_timeout: Option<Pin<Box<Sleep>>>,
 }
@@ -233,6 +237,13 @@ impl Socket {
             if self.has_ended() || self.handle.is_notified() {
                 continue;
             }
+            if self.is_paused() {
+                if self.poll_pause(cx).is_ready() {
+                    continue;
+                }
+                self.save_undecoded();
+                return self.end_poll();
+            }
             if !has_room {
                 return self.end_poll();
             }
@@ -251,6 +262,7 @@ impl Socket {
     pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
         for _ in 0..READS_PER_POLL {
             self.handle_notification();
+            let is_paused = self.poll_pause(cx).is_pending();
             self.read_ahead();
             self.save_undecoded();
             let has_room = self.flush(cx);
@@ -260,6 +272,8 @@ impl Socket {
             if self.has_ended()
                 || !has_room
                 || self.has_undecoded()
+                || is_paused
+                || self.is_paused()
                 || self.poll_read(cx).is_pending()
             {
                 self.release_buffers();

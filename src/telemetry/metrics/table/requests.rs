@@ -18,6 +18,8 @@ pub(super) const METRICS: &[Metric] = &[
     counter("oneport_proxy_aborts_total", "Proxied responses that ended early, by cause.").by(&[words("cause", &["upstream", "client"])]),
     counter("oneport_requests_total", "HTTP responses, by route and class of status.").by(&[ROUTE, METHOD, STATUS]),
     counter("oneport_handshakes_total", "WebSocket handshakes, by route and class of status.").by(&[ROUTE, STATUS]),
+    counter("oneport_rate_limited_total", "Requests, handshakes and messages over a rate_limit, by route and kind of key.").by(&[ROUTE, words("by", &["address", "user", "header", "param", "connection"])]),
+    counter("oneport_rate_limit_evictions_total", "Counters of a rate_limit that were in use and made room for others, by route and kind of key.").by(&[ROUTE, words("by", &["address", "user", "header", "param"])]),
     counter("oneport_logins_total", "Login attempts, by outcome.").by(&[words("outcome", &["ok", "wrong", "limited"])]),
     counter("oneport_store_errors_total", "Queries that a store did not answer, by store.").by(&[STORE]),
     counter("oneport_sessions_dropped_total", "Sessions that the memory store had no room for."),

@@ -42,6 +42,7 @@ impl Tunnel {
     /// takes nothing.
     fn start_closing(&mut self, ending: &Ending) {
         let now = self.handle.services().clock.now();
+        self.end_pause();
         match (ending.cause, ending.cause.closing_handshake()) {
             (
                 Cause::ClientClose | Cause::UpstreamClose | Cause::ClientGone | Cause::UpstreamGone,

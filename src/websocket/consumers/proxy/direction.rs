@@ -121,6 +121,21 @@ impl Direction {
         Progress::Busy
     }
 
+    /// Writes what is held, and reads nothing.
+    pub(super) fn poll_held(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &Stream,
+        now: Millis,
+    ) -> Progress {
+        let before = self.sink;
+        let _: Poll<()> = self.poll_write(cx, sink, now);
+        match before == self.sink {
+            true => Progress::Waiting,
+            false => Progress::Changed,
+        }
+    }
+
     /// Sends a close frame at the end of the current frame, and discards what the source sends from
     /// then on. Does nothing once a close frame has passed.
     pub(super) fn interrupt(&mut self, close: Vec<u8>, now: Millis) {

@@ -22,6 +22,7 @@ const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
 
 /// The position of one direction's bytes among its frames.
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ pub(crate) struct FrameBoundaries {
     /// Set once the close frame has passed; no frame may follow it.
     is_closed: bool,
     messages: u32,
+    pings: u16,
 }
 
 /// The payload of a close frame, unmasked.
@@ -92,6 +94,11 @@ impl FrameBoundaries {
     /// Returns the number of messages whose last header has passed since the last call.
     pub(crate) fn take_messages(&mut self) -> u32 {
         std::mem::take(&mut self.messages)
+    }
+
+    /// Returns the number of pings whose header has passed since the last call.
+    pub(super) fn take_pings(&mut self) -> u16 {
+        std::mem::take(&mut self.pings)
     }
 
     /// Follows a part of a header or of a payload.
@@ -158,6 +165,7 @@ impl FrameBoundaries {
                     payload: Vec::new(),
                 }));
             }
+            PING => self.pings = self.pings.saturating_add(1),
             _ => {}
         }
     }

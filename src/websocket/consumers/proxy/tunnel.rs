@@ -14,11 +14,13 @@
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::time::Sleep;
 
 use super::direction::{Direction, Progress, Turn};
 use super::frame_boundaries::FrameBoundaries;
@@ -31,6 +33,7 @@ use crate::websocket::connection_task::ConnectionTask;
 use crate::websocket::driver::SocketParts;
 use crate::websocket::frame::Opcode;
 use crate::websocket::keepalive::{Due, KeepAlive, millis};
+use crate::websocket::message_limits::{MessageLimiter, Sent, Verdict};
 use crate::websocket::settings::SocketSettings;
 use crate::websocket::socket_handle::SocketHandle;
 use crate::websocket::sockets::Sockets;
@@ -71,7 +74,20 @@ pub(super) struct Tunnel {
     is_timer_outdated: bool,
     pub(super) messages: u64,
     pub(super) sockets: Sockets,
-    _permits: Box<(Box<dyn Any + Send>, Slot)>,
+    extras: Box<TunnelExtras>,
+}
+
+/// The parts of a tunnel that are rarely needed.
+struct TunnelExtras {
+    _permits: (Box<dyn Any + Send>, Slot),
+    /// Counts what the client sends, if the route limits it.
+    limiter: Option<MessageLimiter>,
+    /// The bytes that it has counted.
+    counted: u64,
+    /// The client is not read before it ends.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Whether a limit closes the tunnel.
+    is_over_limit: bool,
 }
 
 /// Relays until the tunnel ends.
@@ -108,7 +124,13 @@ impl Tunnel {
             is_timer_outdated: true,
             messages: 0,
             sockets: parts.sockets,
-            _permits: Box::new((parts.permits, upstream.slot)),
+            extras: Box::new(TunnelExtras {
+                _permits: (parts.permits, upstream.slot),
+                limiter: limiter(&handle),
+                counted: 0,
+                pause: None,
+                is_over_limit: false,
+            }),
             handle,
         };
         tunnel.to_upstream.begin(&parts.read_already, now);
@@ -159,7 +181,13 @@ impl Tunnel {
         let (client, upstream) = (handle.stream(), &self.upstream);
         let (received, sent) = (self.to_upstream.received, self.to_client.sent);
         let progress = [
-            self.to_upstream.poll(cx, (client, upstream), turn),
+            match self.extras.poll_pause(cx) {
+                Poll::Ready(()) => {
+                    let turn = self.extras.turn_of_client(turn);
+                    self.to_upstream.poll(cx, (client, upstream), turn)
+                }
+                Poll::Pending => self.to_upstream.poll_held(cx, upstream, turn.now),
+            },
             self.to_client.poll(cx, (upstream, client), turn),
         ];
         let metrics = &handle.route().metrics;
@@ -178,6 +206,7 @@ impl Tunnel {
                 self.messages += u64::from(messages);
                 metrics.received.increment(messages.into());
             }
+            self.apply_limits(messages, turn.now);
         }
         match progress {
             [Progress::Changed, _] | [_, Progress::Changed] => Progress::Changed,
@@ -186,8 +215,40 @@ impl Tunnel {
         }
     }
 
+    /// Counts what the client has sent against the route's limits.
+    fn apply_limits(&mut self, messages: u32, now: Millis) {
+        let (extras, client) = (&mut *self.extras, &mut self.to_upstream);
+        let pings = client.frames.take_pings();
+        let Some(limiter) = extras.limiter.as_mut().filter(|_| client.is_relaying()) else {
+            return;
+        };
+        let sent = Sent {
+            messages: u64::from(messages) + u64::from(pings),
+            bytes: client.received - std::mem::replace(&mut extras.counted, client.received),
+        };
+        match limiter.count(sent, Instant::now()) {
+            Verdict::Pass => {}
+            Verdict::Pause(wait) => {
+                extras.pause = Some(Box::pin(tokio::time::sleep(wait)));
+                // The client can send no byte that is seen before the pause ends.
+                self.keepalive.received(now + millis(wait));
+                self.is_timer_outdated = true;
+            }
+            // `check` refuses to drop messages of a tunnel.
+            Verdict::Drop | Verdict::Close => extras.is_over_limit = true,
+        }
+    }
+
+    /// Reads the client again, whatever it has sent: the tunnel closes.
+    pub(super) fn end_pause(&mut self) {
+        self.extras.pause = None;
+    }
+
     /// Returns how the tunnel ends, once one of its sides has ended it.
     fn known_ending(&self) -> Option<Ending> {
+        if self.extras.is_over_limit {
+            return Some(Ending::of(Cause::RateLimited));
+        }
         if self.to_upstream.frames.is_closed() {
             Some(closed(Cause::ClientClose, &self.to_upstream.frames))
         } else if self.to_client.frames.is_closed() {
@@ -256,7 +317,7 @@ impl Tunnel {
         due: fn(&KeepAlive, Millis, &SocketSettings, Millis, bool) -> Due,
     ) -> Due {
         // While bytes for the upstream are held, the client is not read: a pong could not be seen.
-        let is_reading = !self.to_upstream.is_holding();
+        let is_reading = !self.to_upstream.is_holding() && self.extras.pause.is_none();
         let settings = &self.handle.route().settings;
         let blocked_since = self.to_client.blocked_since();
         due(&self.keepalive, now, settings, blocked_since, is_reading)
@@ -288,6 +349,27 @@ impl Tunnel {
     }
 }
 
+impl TunnelExtras {
+    /// Returns the reads of a client: one at a time, if each counts against a limit.
+    fn turn_of_client(&self, turn: Turn) -> Turn {
+        match self.limiter {
+            Some(_) => Turn { reads: 1, ..turn },
+            None => turn,
+        }
+    }
+
+    /// Waits for the end of a pause; ready if there is none.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+}
+
 impl Drop for Tunnel {
     /// Until the tick, the clock's weak reference keeps the handle's memory allocated, so the tick
     /// is cancelled now.
@@ -296,6 +378,12 @@ impl Drop for Tunnel {
             self.handle.services().clock.cancel(timer);
         }
     }
+}
+
+/// Returns the counters of a tunnel whose route limits what clients send.
+fn limiter(handle: &SocketHandle) -> Option<MessageLimiter> {
+    let limits = &handle.route().settings.message_limits;
+    (!limits.is_empty()).then(|| MessageLimiter::new(limits, handle.scope()))
 }
 
 /// Returns the ending of the close frame that a side has sent.
