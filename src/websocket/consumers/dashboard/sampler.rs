@@ -128,9 +128,9 @@ impl State {
 
     /// Takes the next snapshot and its point, and sends every page what it has not seen. Returns
     /// whether a page is left.
-    fn next(&mut self, stats: Value, point: Option<Value>) -> bool {
+    fn next(&mut self, stats: Value, point: Option<&Value>) -> bool {
         self.pages.retain(|page| page.handle.strong_count() > 0);
-        if let Some(point) = &point {
+        if let Some(point) = point {
             if self.points.len() == POINTS_KEPT {
                 self.points.pop_front();
             }
@@ -195,7 +195,7 @@ impl Sampling {
             if before.is_none() {
                 state.forget_old(snapshot.at);
             }
-            if !state.next(stats, point) {
+            if !state.next(stats, point.as_ref()) {
                 state.is_sampling = false; // under the lock: a page that comes now starts a task
                 self.is_over = true;
                 return;
@@ -255,7 +255,7 @@ mod tests {
     fn points_are_bounded_and_old_ones_are_forgotten() {
         let mut state = State::default();
         for second in 0..2 * POINTS_KEPT {
-            assert!(!state.next(json!({"n": second}), Some(json!([second]))));
+            assert!(!state.next(json!({"n": second}), Some(&json!([second]))));
         }
         assert_eq!(state.points.len(), POINTS_KEPT);
         state.forget_old(2.0 * POINTS_KEPT as f64 + 99.0);
