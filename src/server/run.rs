@@ -21,7 +21,7 @@ use super::main_process::MainProcess;
 use super::metrics_listeners::MetricsListeners;
 use super::reload::{Reload, Reloader};
 use super::restart::{OldProcess, Restart};
-use super::running::{Running, until_linked};
+use super::running::{Predecessor, Running, until_linked};
 use super::signals::Signals;
 use super::stores::open_stores;
 use crate::acme::Acme;
@@ -45,16 +45,6 @@ pub struct Server {
     old: Option<Predecessor>,
     /// Set if there is one: until they are handled, signals end the process.
     signals: Option<Signals>,
-}
-
-/// A process whose listeners this one has taken over.
-#[derive(Debug)]
-pub(super) struct Predecessor {
-    pub(super) process: OldProcess,
-    /// The addresses of the listeners that are its own.
-    pub(super) listeners: Vec<Bind>,
-    /// Cancelled at its end.
-    pub(super) ended: CancellationToken,
 }
 
 /// Why a server did not start.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::HttpServer;
 use super::drain::{Drained, drain, hand_over, leave};
@@ -10,10 +11,10 @@ use super::listeners::Listeners;
 use super::main_process::MainProcess;
 use super::metrics_listeners::MetricsListeners;
 use super::reload::Reloader;
-use super::restart::{Decision, Ready, Restart};
-use super::run::Predecessor;
+use super::restart::{Decision, OldProcess, Ready, Restart};
 use super::signals::{Signal, Signals};
 use crate::gateway::Gateway;
+use crate::net::Bind;
 use crate::services::Services;
 use crate::telemetry;
 
@@ -31,6 +32,16 @@ pub(super) struct Running {
     pub(super) signals: Signals,
     /// How many reloads were requested before the last restart.
     pub(super) reloads_before: u64,
+}
+
+/// A process whose listeners this one has taken over.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    pub(super) process: OldProcess,
+    /// The addresses of the listeners that are its own.
+    pub(super) listeners: Vec<Bind>,
+    /// Cancelled at its end.
+    pub(super) ended: CancellationToken,
 }
 
 /// Why a server ends.

@@ -516,6 +516,15 @@ class Addresses(Case):
         server.stop()
         self.assertEqual([os.path.exists(address) for address in addresses[-2:]], [False, False])
 
+    def test_the_listener_of_metrics(self):
+        port = free_port()
+        text = config() + f'[metrics]\nbind = ["127.0.0.1:{port}"]\n'
+        server = self.enterContext(RestartServer(text, files={"files/a": "a"}))
+        for _ in range(2):
+            self.assertEqual(get(("127.0.0.1", port), "/metrics"), 200)
+            server.restart()
+        self.assertEqual(get(("127.0.0.1", port), "/metrics"), 200)
+
     def test_an_address_is_added_and_another_removed(self):
         server = self.start(server='bind = ["127.0.0.1:0", "unix:run/old.sock"]', bind=None)
         port = server.port
