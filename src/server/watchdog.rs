@@ -82,7 +82,7 @@ impl Workers {
                 parks_and_unparks: self.metrics.worker_park_unpark_count(worker),
                 busy: self.metrics.worker_total_busy_duration(worker),
             };
-            let is_awake = now.parks_and_unparks % 2 == 0;
+            let is_awake = now.parks_and_unparks.is_multiple_of(2);
             if is_awake && now == *seen {
                 stuck.get_or_insert(worker);
             }

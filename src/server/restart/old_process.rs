@@ -110,7 +110,7 @@ impl OldProcess {
             loop {
                 match channel.receive::<FromOld>().await {
                     Ok(Some(FromOld::Tickets(tickets))) => {
-                        services.settings().auth.add_tickets(tickets)
+                        services.settings().auth.add_tickets(tickets);
                     }
                     decision => return decision,
                 }
