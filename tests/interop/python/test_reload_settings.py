@@ -2,11 +2,12 @@
 
 
 from kit.deadline import until
-from kit.login_case import CHECK, KEY, Login
+from kit.login_case import KEY, Login
 from kit.server import WATCHED
 from kit.visitor import Visitor
 
 OLD, NEW = ("a" * 40, "b" * 40)
+CHECK = "500ms"
 
 
 class ReloadSettings(Login):
@@ -24,7 +25,7 @@ class ReloadSettings(Login):
         return server.reload(text)
 
     def test_a_key_that_becomes_a_fallback_keeps_logins_and_one_that_does_not_ends_them(self):
-        server = self.start(server=f'secret_key = "{OLD}"', check_interval=f"{CHECK}s")
+        server = self.start(server=f'secret_key = "{OLD}"', check_interval=CHECK)
         visitor = self.visitor(server)
         peer, _ = self.chat(visitor, "one")
         said = self.change(server, (f'secret_key = "{OLD}"', f'secret_key = "{NEW}"\nsecret_key_fallbacks = ["{OLD}"]'))
@@ -65,7 +66,7 @@ class ReloadSettings(Login):
     def test_logins_of_sockets_are_checked_at_the_new_interval(self):
         server = self.start(check_interval="1h", server=f'secret_key = "{OLD}"')
         peer, _ = self.chat(self.visitor(server), "one")
-        self.change(server, ('"1h"', f'"{CHECK}s"'), (OLD, NEW))
+        self.change(server, ('"1h"', f'"{CHECK}"'), (OLD, NEW))
         self.assertEqual(peer.closed()[0], 4401)
 
     def test_another_table_of_users_is_used(self):
