@@ -16,6 +16,7 @@ use crate::channels::remote::channels_redis_codec::{ChannelsRedisCodec, Recipien
 use crate::channels::remote::fernet::Fernet;
 use crate::channels::remote::wire;
 use crate::config::Serializer;
+use crate::http::encoding::{Encoding, accepted};
 use crate::http::forwarded::{self, ForwardedFamily};
 use crate::net::{AgreedProtocol, Announced, ServerTls, Stream, TlsPaths};
 use crate::scope::Headers;
@@ -180,8 +181,7 @@ pub fn backend_response(body: &[u8]) -> Result<(), String> {
 /// Returns the names of the content codings that a request accepts, the best first.
 #[must_use]
 pub fn accepted_encodings(headers: &Headers) -> Vec<&'static str> {
-    let accepted = crate::http::encoding::accepted(headers);
-    accepted.iter().map(|encoding| encoding.name()).collect()
+    accepted(headers).iter().map(Encoding::name).collect()
 }
 
 /// The frames that a tunnel has found in one direction.

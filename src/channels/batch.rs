@@ -208,7 +208,9 @@ impl Batch {
         Self::new(self.group.clone(), entries)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Returns whether it has no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
