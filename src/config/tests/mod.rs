@@ -273,7 +273,7 @@ fn problems_are_json_for_tools() {
             "file": "oneport.toml", "line": 1, "column": 2, "path": "servr", "severity": "error",
             "message": "unknown key \"servr\"",
             "hint": "did you mean \"server\"?",
-            "known": ["include", "server", "log", "templates", "session", "auth", "csrf", "channel_layer", "middleware", "http", "websocket"],
+            "known": ["include", "server", "log", "metrics", "tracing", "templates", "session", "auth", "csrf", "channel_layer", "middleware", "http", "websocket"],
         }])
     );
 }

@@ -45,6 +45,7 @@ fn another(path: &str, value: &toml::Value) -> String {
         "server.drain.code" => "1012",
         "server.root_path" => r#""/app""#,
         "log.format" | "channel_layer.serializer" => r#""json""#,
+        "metrics.bind" => r#"["127.0.0.1:9100"]"#,
         "log.level" => r#""debug""#,
         "log.access_format" => r#""combined""#,
         "log.access_fields" => r#"["status"]"#,
@@ -163,6 +164,7 @@ fn every_changed_key_is_applied_by_a_reload_or_needs_a_restart() {
                     assert_ne!(one, other, "{path}");
                     assert_eq!(hash_of(one), hash_of(other), "{path}");
                 }
+                "metrics" => assert_ne!(running.metrics, read.metrics, "{path}"),
                 "log" => assert_ne!(running.log, read.log, "{path}"),
                 "tracing" => assert_ne!(running.tracing, read.tracing, "{path}"),
                 "websocket" => assert_ne!(hash_of(one), hash_of(other), "{path}"),
