@@ -134,7 +134,7 @@ enum State {
 
 /// The events that a [`State`] waits for.
 enum Event {
-    Prepared(Outcome),
+    Prepared(Box<Outcome>),
     Slow,
 }
 
@@ -144,10 +144,10 @@ impl State {
         match self {
             Self::Idle => std::future::pending().await,
             Self::Loading { preparing, slow_at } => tokio::select! {
-                prepared = preparing => Event::Prepared(prepared),
+                prepared = preparing => Event::Prepared(Box::new(prepared)),
                 () = tokio::time::sleep_until(*slow_at) => Event::Slow,
             },
-            Self::Slow { preparing } => Event::Prepared(preparing.await),
+            Self::Slow { preparing } => Event::Prepared(Box::new(preparing.await)),
         }
     }
 }
@@ -246,7 +246,7 @@ impl Reloader {
     ) {
         match (std::mem::replace(&mut self.state, State::Idle), event) {
             (_, Event::Prepared(outcome)) => {
-                let report = self.finish(outcome, listeners, metrics);
+                let report = self.finish(*outcome, listeners, metrics);
                 self.systemd.ready();
                 for request in self.answered.drain(..) {
                     let _ = request.send(report.clone()); // it waits no longer
