@@ -32,7 +32,7 @@ impl Ratio {
     pub fn new(share: f64) -> Option<Self> {
         (0.0..=1.0)
             .contains(&share)
-            .then(|| Self((share * u64::MAX as f64) as u64))
+            .then_some(Self((share * u64::MAX as f64) as u64))
     }
 
     /// Returns whether a random number is among this share of all numbers.

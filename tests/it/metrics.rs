@@ -206,7 +206,7 @@ async fn no_client_can_add_a_series() {
             .header("user-agent", &host)
             .send(&app)
             .await;
-        if number % 20 == 0 {
+        if number.is_multiple_of(20) {
             let path = format!("/room/room{number}");
             let mut member = WebsocketCommunicator::new(&path)
                 .connect(&app)

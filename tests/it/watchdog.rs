@@ -124,7 +124,7 @@ fn serve(directory: &std::path::Path) {
     runtime.block_on(async {
         let Loaded { config, table, .. } = reload.load().unwrap();
         let server = Server::start(config, table).await.unwrap();
-        let address = server.listeners().find_map(|listener| listener.address());
+        let address = server.listeners().find_map(oneport::net::Listener::address);
         std::fs::write(directory.join("address"), address.unwrap().to_string()).unwrap();
         server.run(reload).await.unwrap();
     });

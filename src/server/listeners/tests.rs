@@ -58,7 +58,7 @@ fn letter(letter: u8) -> impl Fn(&Listen, &Listener) -> Arc<Letter> {
     move |_, _| Arc::new(Letter(letter))
 }
 
-fn at(address: impl ToString) -> Listen {
+fn at(address: &impl ToString) -> Listen {
     address.to_string().parse::<Bind>().unwrap().into()
 }
 
@@ -100,7 +100,7 @@ fn free_ports() -> [SocketAddr; 2] {
 async fn one_entry_that_cannot_be_opened_opens_none() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let [free, _] = free_ports();
-    let wanted = [at(free), at(taken.local_addr().unwrap())];
+    let wanted = [at(&free), at(&taken.local_addr().unwrap())];
     let error = open(&wanted, &[]).await.unwrap_err();
     assert_eq!(
         (error.index, error.cause.kind()),
@@ -114,10 +114,10 @@ async fn one_entry_that_cannot_be_opened_opens_none() {
 async fn closing_a_listener_keeps_its_connections() {
     let mut listeners = listeners();
     let [kept, closed] = free_ports();
-    serve(&mut listeners, &[at(kept), at(closed)], b'a').await;
+    serve(&mut listeners, &[at(&kept), at(&closed)], b'a').await;
     let mut before = TcpStream::connect(closed).await.unwrap();
     assert_eq!(ask(&mut before).await, Some(b'a'));
-    serve(&mut listeners, &[at(kept)], b'b').await;
+    serve(&mut listeners, &[at(&kept)], b'b').await;
     assert!(TcpStream::connect(closed).await.is_err());
     TcpListener::bind(closed).unwrap();
     assert_eq!(ask(&mut before).await, Some(b'a'));
@@ -128,7 +128,7 @@ async fn closing_a_listener_keeps_its_connections() {
 #[tokio::test]
 async fn listener_that_stays_serves_new_connections_by_the_new_service() {
     let mut listeners = listeners();
-    let wanted = [at("127.0.0.1:0")];
+    let wanted = [at(&"127.0.0.1:0")];
     let first = serve(&mut listeners, &wanted, b'a').await;
     let mut old = TcpStream::connect(first[0].unwrap()).await.unwrap();
     assert_eq!(ask(&mut old).await, Some(b'a'));
@@ -142,7 +142,7 @@ async fn listener_that_stays_serves_new_connections_by_the_new_service() {
 async fn connections_that_have_arrived_are_served_by_a_listener_that_closes() {
     let mut listeners = listeners();
     let [address, _] = free_ports();
-    serve(&mut listeners, &[at(address)], b'a').await;
+    serve(&mut listeners, &[at(&address)], b'a').await;
     // The runtime has one thread, so nothing is accepted in between.
     let arrived: Vec<_> = (0..200)
         .map(|_| std::net::TcpStream::connect(address).unwrap())
@@ -158,7 +158,7 @@ async fn connections_that_have_arrived_are_served_by_a_listener_that_closes() {
 #[tokio::test]
 async fn listeners_of_one_address_are_counted() {
     let mut listeners = listeners();
-    let any = at("127.0.0.1:0");
+    let any = at(&"127.0.0.1:0");
     let two = serve(&mut listeners, &[any.clone(), any.clone()], b'a').await;
     assert_ne!(two[0], two[1]);
     let three = serve(
@@ -176,7 +176,7 @@ async fn handed_over_listeners_are_taken_by_their_addresses() {
     let directory = Directory::new();
     let path = directory.0.join("one.sock");
     let mut old = listeners();
-    let wanted = [at("127.0.0.1:0"), unix(&path)];
+    let wanted = [at(&"127.0.0.1:0"), unix(&path)];
     let address = serve(&mut old, &wanted, b'a').await[0].unwrap();
     let mut inherited = old.inheritable().unwrap();
     inherited.reverse();
@@ -223,7 +223,7 @@ async fn inherited_listener_that_is_not_wanted_is_closed() {
     let mut old = listeners();
     let directory = Directory::new();
     let path = directory.0.join("one.sock");
-    let address = serve(&mut old, &[at("127.0.0.1:0"), unix(&path)], b'a').await[0].unwrap();
+    let address = serve(&mut old, &[at(&"127.0.0.1:0"), unix(&path)], b'a').await[0].unwrap();
     let inherited = old.inheritable().unwrap();
     old.hand_over(&[]).await;
     assert!(!path.exists());

@@ -221,9 +221,7 @@ impl Registry {
             Some(row) => row.help.to_owned(),
             None => {
                 let help = self.0.help.read();
-                help.get(name)
-                    .map(|help| help.to_string())
-                    .unwrap_or_default()
+                help.get(name).map(ToString::to_string).unwrap_or_default()
             }
         }
     }
