@@ -99,12 +99,12 @@ impl Users {
         self.0.is_own
     }
 
-    /// Evicts rows that were read too long ago to be used again.
-    /// Returns whether both are one table, with one cache.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Returns the database that has the table.
+    pub(crate) fn database(&self) -> &Database {
+        &self.0.database
     }
 
+    /// Evicts rows that were read too long ago to be used again.
     pub(crate) fn evict_expired(&self) {
         self.0.cache.evict_expired();
     }

@@ -178,6 +178,11 @@ impl Pool {
 }
 
 impl Database {
+    /// Returns whether both are one pool of connections.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Prepares a database of ours or of a Django project without opening it. Needs a tokio
     /// runtime. `store` is its name in messages. Returns `None` for URLs without SQL.
     pub fn new(

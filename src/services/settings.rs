@@ -73,10 +73,11 @@ impl Settings {
         let users = match kept_users {
             Some(before) => before.auth.users().cloned(),
             None => {
-                let database = if auth.users == session.store {
-                    database.clone()
-                } else {
-                    open("auth.users", &auth.users, session, "users")?
+                let kept_database = same_pool.filter(|known| known.auth_config.users == auth.users);
+                let database = match kept_database {
+                    _ if auth.users == session.store => database.clone(),
+                    Some(before) => before.auth.users().map(|users| users.database().clone()),
+                    None => open("auth.users", &auth.users, session, "users")?,
                 };
                 database.map(|database| Users::new(auth, session, database))
             }
@@ -110,11 +111,10 @@ impl Settings {
         })
     }
 
-    /// Returns whether the store of sessions, and the table of users, are others than before.
+    /// Returns whether the store of sessions, and the database of users, are others than before.
     pub(crate) fn stores_differ(&self, before: &Self) -> (bool, bool) {
-        let users = |settings: &Self| settings.auth.users().cloned();
-        let same_users = match (users(self), users(before)) {
-            (Some(one), Some(other)) => one.is_same(&other),
+        let same_users = match (self.auth.users(), before.auth.users()) {
+            (Some(one), Some(other)) => one.database().is_same(other.database()),
             (one, other) => one.is_none() && other.is_none(),
         };
         (!self.sessions.has_store_of(&before.sessions), !same_users)

@@ -152,7 +152,7 @@ impl Project {
             connections: 1,
         };
         let url = format!("sqlite:{}", self.file()).parse().unwrap();
-        let database = Database::new(&url, settings, "test").unwrap().unwrap();
+        let database = Database::new(&url, settings, "users").unwrap().unwrap();
         database.execute(sql, binds).await.unwrap();
     }
 

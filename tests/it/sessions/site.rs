@@ -349,5 +349,5 @@ pub(super) fn sqlite(file: &std::path::Path, timeout: Duration, connections: u32
         timeout,
         connections,
     };
-    Database::new(&url, settings, "test").unwrap().unwrap()
+    Database::new(&url, settings, "users").unwrap().unwrap()
 }
