@@ -300,10 +300,21 @@ class Docker(unittest.TestCase):
         done = run(str(hadolint), str(CONFIG / "docker/Dockerfile"))
         self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
 
-    def test_what_the_build_copies_is_there(self):
+    def context(self):
+        """What the build reads: a copy of the files that Dockerfile.dockerignore lets in."""
+        here = directory(self)
         for line in (CONFIG / "docker/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines():
-            if line.startswith("!"):
-                self.assertTrue((ROOT / line[1:]).exists(), line)
+            if not line.startswith("!"):
+                continue
+            source, copy = ROOT / line[1:], here / line[1:]
+            self.assertTrue(source.exists(), line)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
+        return here
+
+    def test_cargo_takes_the_manifest_with_what_the_build_copies(self):
+        done = run("cargo", "metadata", "--no-deps", "--offline", "--format-version=1", cwd=self.context())
+        self.assertEqual(done.returncode, 0, done.stderr)
 
 
 if __name__ == "__main__":
