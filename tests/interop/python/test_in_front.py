@@ -10,43 +10,54 @@ from websockets.sync.client import connect
 
 from kit.deadline import DEADLINE, until
 from kit.front import Front
-from kit.server import Server
+from kit.server import ROOT, Server
 
-CONFIG = """
-[server]
-trusted_proxies = ["127.0.0.1"]
-
-[server.drain]
-delay = "{delay}"
-
+# What the configuration in a sample's comment does not have.
+MORE = """
 [templates]
 dir = "templates"
 
 [[http.route]]
 path = "/who/"
 view = "template"
-options = {{ template = "who.html" }}
+options = { template = "who.html" }
 
 [[http.route]]
 path = "/events/"
 view = "events"
-options = {{ group = "news" }}
+options = { group = "news" }
 
 [[websocket.route]]
 path = "/ws/echo/"
 consumer = "echo"
 """
 
+SAMPLES = {"nginx": "nginx/oneport.conf", "haproxy": "haproxy/haproxy.cfg", "caddy": "caddy/Caddyfile"}
+
 PAGE = "{{ scope.scheme }} {{ scope.host }}"
 
 # The address of the clients; that of the programs in front is trusted.
 CLIENT = "127.0.0.2"
 
-FORGED = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "evil.example", "Forwarded": "for=192.0.2.1"}
+FORGED = {
+    "X-Forwarded-For": "192.0.2.1",
+    "X-Forwarded-Proto": "http",
+    "X-Forwarded-Host": "evil.example",
+    "Forwarded": "for=192.0.2.1",
+    "X-Request-Id": "forged-by-client",
+}
 
 
-def start(delay="0s"):
-    return Server(CONFIG.format(delay=delay), files={"templates/who.html": PAGE})
+def start(program, delay="0s"):
+    """Starts a server by the configuration in the comment at the top of the program's sample, for the site's name alone."""
+    text = (ROOT / "config" / SAMPLES[program]).read_text(encoding="utf-8")
+    head = re.match(r"(?:#.*\n)+", text).group()
+    config = "".join(line[4:] + "\n" for line in head.splitlines() if line.startswith("#   ")) + MORE
+    # The kit asks by the loopback address whether the server is up, unless the sample has a route for that.
+    hosts = ["localhost"] if "/health/" in text.removeprefix(head) else ["localhost", "127.0.0.1"]
+    config = re.sub(r"(?m)^bind .*", f"allowed_hosts = {hosts}", config, count=1)
+    config = re.sub(r"(?m)^\[server.drain\]\ndelay .*\n", "", config) + f'\n[server.drain]\ndelay = "{delay}"\n'
+    return Server(config, files={"templates/who.html": PAGE})
 
 
 def ask(front, path, headers=None):
@@ -76,7 +87,7 @@ class Behind:
     """What holds behind each of them."""
 
     def fronted(self):
-        server = self.enterContext(start())
+        server = self.enterContext(start(self.program))
         return server, self.enterContext(Front(self.program, *[server.port] * self.servers))
 
     def test_client_scheme_and_host_are_those_of_the_request_in_front(self):
@@ -87,6 +98,7 @@ class Behind:
         server.wait_for_log(r'(?s)(path="/who/".*){2}')
         clients = re.findall(r'client=(\S+):\d+ .*path="/who/"', server.log())
         self.assertEqual(clients, [CLIENT] * 2, server.log())
+        self.assertNotIn("forged", server.log())
 
     def test_socket_of_the_page_s_origin_is_let_in_and_carries_messages_both_ways(self):
         server, front = self.fronted()
@@ -96,6 +108,13 @@ class Behind:
                 self.assertEqual(peer.recv(DEADLINE), message)
         line = server.wait_for_log(r"websocket.* client=\S+ .*").group()
         self.assertIn(f"client={CLIENT}:", line)
+
+    def test_server_is_healthy_for_the_program_that_asks(self):
+        server, front = self.fronted()
+        if self.asks_health:
+            server.wait_for_log(r'(?s)(path="/health/" route="/health/" status=200.*){4}')
+            self.assertNotRegex(server.log(), r'path="/health/" .*status=[^2]')
+        self.assertEqual(ask(front, "/who/")[0], 200)
 
     def test_an_event_stream_passes_as_it_comes(self):
         _, front = self.fronted()
@@ -120,7 +139,7 @@ class Behind:
 
 
 class BehindNginx(Behind, unittest.TestCase):
-    program, servers = "nginx", 1
+    program, servers, asks_health = "nginx", 1, False
 
     def test_plain_http_is_redirected(self):
         _, front = self.fronted()
@@ -131,11 +150,11 @@ class BehindNginx(Behind, unittest.TestCase):
 
 
 class BehindCaddy(Behind, unittest.TestCase):
-    program, servers = "caddy", 1
+    program, servers, asks_health = "caddy", 1, True
 
 
 class BehindHaproxy(Behind, unittest.TestCase):
-    program, servers = "haproxy", 2
+    program, servers, asks_health = "haproxy", 2, True
 
     def test_plain_http_is_redirected(self):
         _, front = self.fronted()
@@ -145,7 +164,7 @@ class BehindHaproxy(Behind, unittest.TestCase):
         self.assertEqual(connection.getresponse().status, 308)
 
     def test_a_stop_of_one_of_two_servers_fails_no_request_and_no_handshake(self):
-        one, two = self.enterContext(start(delay="5s")), self.enterContext(start())
+        one, two = self.enterContext(start("haproxy", delay="5s")), self.enterContext(start("haproxy"))
         front = self.enterContext(Front("haproxy", one.port, two.port))
         failures, asked, is_over = [], [0, 0], threading.Event()
 

@@ -14,16 +14,20 @@ from .still import freeze, thaw
 
 ROOT = Path(__file__).resolve().parents[4]
 
-# In every configuration: what the tests themselves look at.
-WATCHED = """
+HEALTH = """
 [[http.route]]
 path = "/health/"
 view = "health"
+"""
 
+METRICS = """
 [[http.route]]
 path = "/metrics"
 view = "metrics"
 """
+
+# In every configuration: what the tests themselves look at. One that has a route for /health/ keeps its own.
+WATCHED = HEALTH + METRICS
 
 
 def binary():
@@ -71,7 +75,9 @@ class Server:
     def write(self, config, name="oneport.toml"):
         """Writes the configuration (or a file next to it), atomically as an editor does."""
         path = self.directory / name
-        whole = textwrap.dedent(config) + (WATCHED if name == "oneport.toml" else "")
+        whole = textwrap.dedent(config)
+        if name == "oneport.toml":
+            whole += METRICS if re.search(r'(?m)^path\s*=\s*"/health/"', whole) else WATCHED
         draft = path.with_suffix(".draft")
         draft.write_text(whole, encoding="utf-8")
         draft.replace(path)
