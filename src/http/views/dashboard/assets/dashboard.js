@@ -36,7 +36,7 @@ let view = null;
 /** Opens the part that the fragment names. `isFirst`: the page has just been loaded, and keeps its focus. */
 function openPart(isFirst = false) {
   const [word, ...rest] = location.hash.slice(1).split("/");
-  const name = word in PARTS ? word : "overview";
+  const name = Object.hasOwn(PARTS, word) ? word : "overview";
   const { View, under = name } = PARTS[name];
   view?.close?.();
   view = new View(connection, rest.map(decode));
