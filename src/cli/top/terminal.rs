@@ -4,10 +4,17 @@
 //! left on every way out: a key, a signal, an error, a panic.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use ratatui::DefaultTerminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::{DefaultTerminal, Terminal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -24,20 +31,41 @@ const REDRAW: Duration = Duration::from_secs(1);
 /// How many rows Page Up and Page Down move by.
 const PAGE: isize = 10;
 
-/// Leaves the screen when it is dropped.
-struct Screen(DefaultTerminal);
+/// Leaves the screen when it is dropped. The terminal is not: it would write to standard error if it
+/// cannot show the cursor, and panic where that is the terminal which has gone.
+struct Screen(ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
     /// Enters the alternate screen. A panic leaves it before its message is printed.
     fn enter() -> io::Result<Self> {
-        ratatui::try_init().map(Self)
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            leave();
+            print(info);
+        }));
+        let entered = enable_raw_mode()
+            .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))
+            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
+        match entered {
+            Ok(terminal) => Ok(Self(ManuallyDrop::new(terminal))),
+            Err(error) => {
+                leave();
+                Err(error)
+            }
+        }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        leave();
     }
+}
+
+/// Leaves the screen, as far as the terminal is still there.
+fn leave() {
+    let _ = disable_raw_mode();
+    let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
 }
 
 /// Shows the figures until the user quits or a signal comes.
@@ -54,10 +82,10 @@ pub(super) async fn show(source: Source, interval: Duration) -> Result<(), Strin
     let mut redraw = tokio::time::interval(REDRAW);
     let mut view = View::default();
     loop {
-        screen
-            .0
-            .draw(|frame| draw(frame, &view, &shown, palette))
-            .map_err(cannot)?;
+        match screen.0.draw(|frame| draw(frame, &view, &shown, palette)) {
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()), // it is gone
+            drawn => drop(drawn.map_err(cannot)?),
+        }
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {

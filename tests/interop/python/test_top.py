@@ -136,6 +136,11 @@ class Top(unittest.TestCase):
                 screen.signal(number)
                 self.assert_left(screen)
 
+    def test_terminal_that_goes_away_ends_it(self):
+        screen = self.start()
+        screen.wait_for("echo")
+        self.assertEqual(screen.hang_up(), 0)
+
     def test_control_c_quits(self):
         screen = self.start()
         screen.wait_for("echo")

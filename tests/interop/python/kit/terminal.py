@@ -41,7 +41,14 @@ class Terminal:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        if self._master is not None:
+            os.close(self._master)
+
+    def hang_up(self):
+        """Closes the terminal, as a window or a lost connection does; returns the command's exit code."""
         os.close(self._master)
+        self._master = None
+        return self._process.wait(DEADLINE)
 
     def wait_for(self, text):
         """Reads until the text appears after the last one waited for."""
