@@ -1,5 +1,5 @@
 //! Dashboard checks: that the view and the consumer `dashboard` have the same path, and that only
-//! staff reaches them.
+//! staff reaches them, from their own page.
 
 use super::compiler::Compiler;
 use crate::config::{HttpRoute, Problem, WebsocketRoute};
@@ -39,24 +39,40 @@ impl Compiler<'_> {
         }
     }
 
-    /// Warns about a WebSocket without its page; refuses one that is not for staff alone.
+    /// Warns about a WebSocket without its page, or whose users are not checked again; refuses one that
+    /// is not for staff alone, or that pages of other sites can open with a user's cookie.
     pub(super) fn check_dashboard_consumer(&mut self, written: &WebsocketRoute) {
         let settings = &written.settings;
         let is_invalid = settings.is_invalid("middleware", self.error_locations);
-        let is_for_staff = settings
-            .middleware
-            .iter()
-            .any(|name| name == "staff_required");
-        if !is_for_staff && !is_invalid {
+        let has = |name: &str| settings.middleware.iter().any(|listed| listed == name);
+        let asks_the_app = has("auth") && self.config.auth.forward.is_some();
+        let has_cookies = has("session") || asks_the_app;
+        for (name, is_needed, why) in [
+            ("staff_required", true, ""),
+            (
+                "origin",
+                has_cookies,
+                ", because a browser sends a user's cookie for pages of other sites too",
+            ),
+        ] {
+            if !is_needed || has(name) || is_invalid {
+                continue;
+            }
             let location = settings.location_of("middleware");
             let location = match location.is_written() {
                 true => location,
                 false => written.location.key("consumer"),
             };
-            let message = "the consumer \"dashboard\" needs the middleware \"staff_required\"";
+            let message =
+                format!("the consumer \"dashboard\" needs the middleware \"{name}\"{why}");
             self.problems.push(Problem::error(location, message).with_hint(
                 "write middleware = [\"hosts\", \"origin\", \"session\", \"auth\", \"staff_required\"]",
             ));
+        }
+        if asks_the_app {
+            let message = "a user of [auth.forward] is not checked again: one who is no longer staff keeps an open dashboard until its socket ends";
+            self.problems
+                .warning(written.location.key("consumer"), message);
         }
         let mut views = self.config.http_routes.iter();
         let is_there = views.any(|route| {
