@@ -282,7 +282,7 @@ mod tests {
         };
         check(
             &ends,
-            r#"{"ask":"ends","filter":{"kind":null,"route":null,"cause":null,"user":null},"limit":100}"#,
+            r#"{"ask":"ends","filter":{"kinds":[],"route":null,"cause":null,"user":null},"limit":100}"#,
         );
     }
 

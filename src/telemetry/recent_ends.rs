@@ -73,9 +73,9 @@ pub struct End {
 /// A selection of ends.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct EndFilter {
-    /// Only of this kind.
+    /// Only of these kinds; of all if there is none.
     #[serde(default)]
-    pub kind: Option<EndKind>,
+    pub kinds: Vec<EndKind>,
     /// Only of the route with this name or path.
     #[serde(default)]
     pub route: Option<String>,
@@ -92,7 +92,7 @@ impl EndFilter {
         let is = |wanted: &Option<String>, found: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == found)
         };
-        self.kind.is_none_or(|kind| kind == end.kind)
+        (self.kinds.is_empty() || self.kinds.contains(&end.kind))
             && is(&self.route, &end.route)
             && is(&self.cause, &end.cause)
             && is(&self.user, end.user.as_deref().unwrap_or_default())
@@ -207,6 +207,11 @@ mod tests {
             ..EndFilter::default()
         };
         assert_eq!(numbers(&of_a, 9), [3, 1]);
+        let two_kinds = EndFilter {
+            kinds: vec![EndKind::Failed, EndKind::Refused],
+            ..EndFilter::default()
+        };
+        assert_eq!(numbers(&two_kinds, 9), [2]);
         let of_nobody = EndFilter {
             user: Some("bob".to_owned()),
             ..of_a

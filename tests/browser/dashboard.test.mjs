@@ -164,6 +164,16 @@ test("figures move with the load, and the page breaks no rule of its policy", LI
   assert.deepEqual(tab.errors, []);
 });
 
+test("a fragment that names no part opens the overview", LIMIT, async (t) => {
+  const { tab } = await start(t);
+  // A name that every object has.
+  await open(tab, "constructor");
+  await tab.reload();
+  await live(tab);
+  assert.equal(await tab.textContent("main h2"), "Overview");
+  assert.deepEqual(tab.errors, []);
+});
+
 test("a message and a close from the page reach the client", LIMIT, async (t) => {
   const { server, tab } = await start(t);
   const socket = await client(t, server, "/ws/chat/lobby/?token=secret", { cookie: "sessionid=secret; x=secret" });

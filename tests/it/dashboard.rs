@@ -300,7 +300,7 @@ async fn ends_name_their_cause_and_the_limit() {
     let mut page = Page::open(&app).await;
     let failed = loop {
         let failed = page
-            .call("ends", json!({"filter": {"kind": "failed"}}))
+            .call("ends", json!({"filter": {"kinds": ["failed"]}}))
             .await;
         if failed["value"]["ends"] != json!([]) {
             break failed["value"]["ends"][0].clone();
@@ -314,7 +314,7 @@ async fn ends_name_their_cause_and_the_limit() {
         "{failed}"
     );
     let refused = page
-        .call("ends", json!({"filter": {"kind": "refused"}}))
+        .call("ends", json!({"filter": {"kinds": ["refused"]}}))
         .await;
     let refused = &refused["value"]["ends"][0];
     assert_eq!(

@@ -79,11 +79,23 @@ class Page:
         return reply["value"]
 
     def reply(self, name, **fields):
+        call = self.send(name, **fields)
+        while True:
+            message = self.answered()
+            if message["id"] == call:
+                return message
+
+    def send(self, name, **fields):
+        """Makes a call; returns its number."""
         self._calls += 1
         self._socket.send(json.dumps({"id": self._calls, "call": name, **fields}))
+        return self._calls
+
+    def answered(self):
+        """Returns the next reply to any call."""
         while True:
             message = self.next()
-            if message["type"] == "reply" and message["id"] == self._calls:
+            if message["type"] == "reply":
                 return message
 
     def next(self):
@@ -145,6 +157,26 @@ class Processes(unittest.TestCase):
             finally:
                 self.two.thaw()
             until(lambda: len(self.page.call("processes")["processes"]) == 2, "two processes again")
+
+    def test_action_does_not_wait_for_questions_about_a_silent_process(self):
+        with open_socket(self.one, "/ws/chat/near/", "bob") as client:
+            socket = until(lambda: self.page.call("sockets", group="chat_near")["sockets"], "the socket")[0]["id"]
+            self.two.freeze()
+            try:
+                # Each waits a second for the other process.
+                answers = {self.page.send("ends") for _ in range(8)}
+                refused = self.page.send("ends")
+                close = self.page.send("close", socket=socket, code=4001)
+                snapshot = self.page.send("snapshot")
+                order = [self.page.answered() for _ in range(len(answers) + 3)]
+            finally:
+                self.two.thaw()
+            self.assertEqual([reply["id"] for reply in order[:3]], [refused, close, snapshot])
+            self.assertEqual([reply.get("error") for reply in order[:3]], ["more than 8 questions wait for their answers", None, None])
+            with self.assertRaises(ConnectionClosed) as closed:
+                client.recv(timeout=DEADLINE)
+            self.assertEqual(closed.exception.rcvd.code, 4001)
+            self.assertTrue(all(reply["value"]["unanswered"] == 1 for reply in order if reply["id"] in answers), order)
 
     def test_page_ends_with_its_token(self):
         page = Page(self, self.one, seconds=1.5)

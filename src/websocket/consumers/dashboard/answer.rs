@@ -23,9 +23,8 @@ const FILTER_BYTES_MAX: usize = 512;
 /// A sentence for the user.
 type Sentence = String;
 
-/// Carries out a call.
-pub(super) async fn answer(cx: &Context<'_>, call: Call) -> Result<Value, Sentence> {
-    let services = cx.services();
+/// Carries out a call of a user, whose name is for the log.
+pub(super) async fn answer(services: &Services, user: &str, call: Call) -> Result<Value, Sentence> {
     match call {
         Call::Snapshot | Call::Reload => Ok(Value::Null),
         Call::Processes => {
@@ -63,8 +62,8 @@ pub(super) async fn answer(cx: &Context<'_>, call: Call) -> Result<Value, Senten
             socket,
             code,
             reason,
-        } => close(cx, &socket, code, reason).await,
-        Call::Send { socket, text } => send(cx, &socket, &text).await,
+        } => close(services, user, &socket, code, reason).await,
+        Call::Send { socket, text } => send(services, user, &socket, &text).await,
         Call::Groups { contains } => {
             let contains = short(Some(contains))?.unwrap_or_default();
             let page = cluster::largest_groups(services, &contains, GROUPS_MAX).await;
@@ -125,7 +124,8 @@ fn in_words(end: &End) -> Value {
 }
 
 async fn close(
-    cx: &Context<'_>,
+    services: &Services,
+    user: &str,
     socket: &str,
     code: u16,
     reason: String,
@@ -142,23 +142,28 @@ async fn close(
             reason.len()
         ));
     }
-    tracing::info!(user = user(cx), socket, code, %reason, "dashboard: close a socket");
+    tracing::info!(user, socket, code, %reason, "dashboard: close a socket");
     let end = NodeRequest::End {
         number: Some(id.number),
         user: None,
         code,
         reason,
     };
-    match ask(cx.services(), id, end).await? {
+    match ask(services, id, end).await? {
         NodeReply::Closed { .. } => Ok(Value::Null),
         _ => Err(closed_already()),
     }
 }
 
-async fn send(cx: &Context<'_>, socket: &str, text: &str) -> Result<Value, Sentence> {
+async fn send(
+    services: &Services,
+    user: &str,
+    socket: &str,
+    text: &str,
+) -> Result<Value, Sentence> {
     let id = socket_id(socket)?;
     tracing::info!(
-        user = user(cx),
+        user,
         socket,
         bytes = text.len(),
         "dashboard: send to a socket"
@@ -169,7 +174,7 @@ async fn send(cx: &Context<'_>, socket: &str, text: &str) -> Result<Value, Sente
         number: id.number,
         event: event.json().into_owned(),
     };
-    match ask(cx.services(), id, send).await? {
+    match ask(services, id, send).await? {
         NodeReply::Sent { queued: 1.., .. } => Ok(Value::Null),
         NodeReply::Sent { .. } => Err("the client reads too slowly: it was dropped".to_owned()),
         _ => Err(closed_already()),

@@ -59,6 +59,14 @@ pub(super) enum Call {
     },
 }
 
+impl Call {
+    /// Returns whether the call asks other processes: its answer may come after those of later calls.
+    pub(super) fn is_question(&self) -> bool {
+        use Call::{Close, Reload, Send, Snapshot};
+        !matches!(self, Close { .. } | Reload | Send { .. } | Snapshot)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,7 +78,7 @@ mod tests {
             r#"{"id": 1, "call": "sockets"}"#,
             r#"{"id": 1, "call": "sockets", "user": "5", "cursor": "a.1"}"#,
             r#"{"id": 1, "call": "close", "socket": "a.1", "code": 4000}"#,
-            r#"{"id": 1, "call": "ends", "filter": {"kind": "failed"}}"#,
+            r#"{"id": 1, "call": "ends", "filter": {"kinds": ["failed"]}}"#,
         ] {
             serde_json::from_str::<Request>(good).unwrap();
         }

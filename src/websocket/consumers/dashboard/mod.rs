@@ -7,6 +7,9 @@
 //!      ◄── {"type": "update", "seq": 8, ...}          what has changed (RFC 7396), every second
 //! ```
 //!
+//! Questions are answered in tasks of their own, because another process may take a second to reply:
+//! an action does not wait for them.
+//!
 //! `sampler.rs` takes the snapshots, once a second for all pages together and only while there is
 //! one. `call.rs` has the calls, `answer.rs` carries them out.
 
@@ -20,11 +23,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use self::call::Request;
+use self::call::{Call, Request};
 use self::sampler::Sampler;
 use crate::scope::Scope;
 use crate::services::Services;
 use crate::websocket::{Accept, Close, CloseCode, Consumer, Context, Denial, Message};
+
+/// How many questions of a page are answered at once; a further one is refused.
+const QUESTIONS_MAX: usize = 8;
 
 /// `consumer = "dashboard"`: the figures of the server for the page of the view `dashboard`, live,
 /// and the actions of its user. No options. Only staff is let in.
@@ -33,6 +39,8 @@ pub struct Dashboard {
     sampler: Option<Arc<Sampler>>,
     /// Whether a reload that this page asked for is under way.
     is_reloading: Arc<AtomicBool>,
+    /// Each question that is being answered holds a clone.
+    questions: Arc<()>,
 }
 
 impl Consumer for Dashboard {
@@ -69,17 +77,17 @@ impl Consumer for Dashboard {
             let error = "expected a call such as {\"id\": 1, \"call\": \"groups\"}";
             return send(cx, &json!({"type": "reply", "id": null, "error": error}));
         };
-        if let (call::Call::Snapshot, Some(sampler)) = (&call, &self.sampler) {
+        if let (Call::Snapshot, Some(sampler)) = (&call, &self.sampler) {
             sampler.start_over(cx.id());
         }
-        if let call::Call::Reload = &call {
+        if let Call::Reload = &call {
             return self.reload(cx, id);
         }
-        let reply = match answer::answer(cx, call).await {
-            Ok(value) => json!({"type": "reply", "id": id, "value": value}),
-            Err(sentence) => json!({"type": "reply", "id": id, "error": sentence}),
-        };
-        send(cx, &reply)
+        if call.is_question() {
+            return self.answer_later(cx, id, call);
+        }
+        let done = answer::answer(cx.services(), answer::user(cx), call).await;
+        send(cx, &reply(id, done))
     }
 
     async fn disconnect(&mut self, cx: &mut Context<'_>, _code: CloseCode) {
@@ -90,6 +98,25 @@ impl Consumer for Dashboard {
 }
 
 impl Dashboard {
+    /// Answers a question in a task of its own.
+    fn answer_later(&self, cx: &mut Context<'_>, id: u64, call: Call) -> Result<(), Close> {
+        if Arc::strong_count(&self.questions) > QUESTIONS_MAX {
+            let error = format!("more than {QUESTIONS_MAX} questions wait for their answers");
+            return send(cx, &reply(id, Err(error)));
+        }
+        let (services, handle) = (cx.services().clone(), Arc::downgrade(cx.handle()));
+        let (user, question) = (answer::user(cx).to_owned(), self.questions.clone());
+        let tasks = services.tasks.clone();
+        tasks.spawn("dashboard's question", async move {
+            let answer = answer::answer(&services, &user, call).await;
+            drop(question);
+            if let Some(handle) = handle.upgrade() {
+                handle.send_message(&Message::from(reply(id, answer).to_string()));
+            }
+        });
+        Ok(())
+    }
+
     /// Reloads the configuration in a task of its own: other calls of the page go on meanwhile.
     fn reload(&self, cx: &mut Context<'_>, id: u64) -> Result<(), Close> {
         if self.is_reloading.swap(true, Ordering::Relaxed) {
@@ -113,6 +140,13 @@ impl Dashboard {
             }
         });
         Ok(())
+    }
+}
+
+fn reply(id: u64, answer: Result<Value, String>) -> Value {
+    match answer {
+        Ok(value) => json!({"type": "reply", "id": id, "value": value}),
+        Err(sentence) => json!({"type": "reply", "id": id, "error": sentence}),
     }
 }
 

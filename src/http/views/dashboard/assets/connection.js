@@ -5,6 +5,20 @@ import { ReconnectingSocket } from "./?file=reconnecting-socket.js";
 const CALL_MS = 5_000;
 const POINTS_MAX = 300;
 
+/** Returns a function that asks, unless the page is hidden or the answer to the time before is still to come. */
+export function oneAtATime(ask) {
+  let isAsking = false;
+  return async () => {
+    if (isAsking || document.hidden) return;
+    isAsking = true;
+    try {
+      await ask();
+    } finally {
+      isAsking = false;
+    }
+  };
+}
+
 /** Applies a JSON merge patch (RFC 7396). Objects are changed in place. */
 export function merge(target, patch) {
   for (const [key, value] of Object.entries(patch)) {
@@ -46,6 +60,11 @@ export class Connection extends EventTarget {
 
   open() {
     this.#socket.open();
+  }
+
+  /** Leaves the server; `open` comes back. */
+  close() {
+    this.#socket.close(1000, "hidden");
   }
 
   /** Sends a call; resolves with the reply's value, or rejects with an Error whose message is a sentence. */

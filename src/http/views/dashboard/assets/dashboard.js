@@ -32,6 +32,10 @@ const facts = new Facts(get("facts"));
 const reload = new Reload(connection);
 let view = null;
 
+/** A page that has been out of sight for so long leaves the server, which then has no work with it. */
+const HIDDEN_MS = 60_000;
+let hiddenTimer = 0;
+let isAsleep = false;
 
 /** Opens the part that the fragment names. `isFirst`: the page has just been loaded, and keeps its focus. */
 function openPart(isFirst = false) {
@@ -87,14 +91,30 @@ function showFigures() {
   view?.update?.();
 }
 
-function showStatus() {
+/** Leaves the server some time after the page is hidden, and comes back when it is shown. */
+function sleepOrWake() {
+  clearTimeout(hiddenTimer);
+  if (document.hidden) {
+    hiddenTimer = setTimeout(() => {
+      if (connection.status.status === "closed") return; // for good
+      isAsleep = true;
+      connection.close();
+    }, HIDDEN_MS);
+  } else if (isAsleep) {
+    isAsleep = false;
+    connection.open();
+sleepOrWake();
+  }
+}
 
+function showStatus() {
   const { status, code, reason, retryMs } = connection.status;
   const [word, tone] = { open: ["Live", "good"], connecting: ["Connecting", "quiet"], waiting: ["Away", "bad"], closed: ["Ended", "bad"] }[status];
   setText(get("state"), word);
   get("state").dataset.tone = tone;
   document.documentElement.dataset.state = status;
   const notice = get("notice");
+  if (isAsleep) return;
   if (status === "open" || status === "connecting") {
     if (status === "open") setShown(notice, false);
     return;
@@ -113,6 +133,7 @@ connection.addEventListener("update", () => {
   showTitle();
 });
 connection.addEventListener("status", showStatus);
+document.addEventListener("visibilitychange", sleepOrWake);
 addEventListener("hashchange", () => openPart());
 get("skip").addEventListener("click", (event) => {
   event.preventDefault();
@@ -122,3 +143,4 @@ get("tools").append(reload.button);
 get("notice").after(reload.report);
 openPart(true);
 connection.open();
+sleepOrWake();

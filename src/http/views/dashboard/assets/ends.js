@@ -1,5 +1,6 @@
 /** Ends: the last sockets that ended, and requests that were refused, with their causes. */
 
+import { oneAtATime } from "./?file=connection.js";
 import { field, h, pill, section, setText } from "./?file=dom.js";
 import { clock, count, duration, plural } from "./?file=format.js";
 import { Table } from "./?file=table.js";
@@ -50,6 +51,7 @@ export class EndsView {
   #timer;
   #hasLoaded = false;
   #load = 0;
+  #poll = oneAtATime(() => this.#fetch());
 
   constructor(connection, [key = "", value = ""] = []) {
     this.#connection = connection;
@@ -79,8 +81,8 @@ export class EndsView {
       this.#table.element,
       this.#status,
     );
-    this.#timer = setInterval(() => !document.hidden && !this.#pause.checked && this.#fetch(), EVERY_MS);
-    this.#fetch();
+    this.#timer = setInterval(() => !this.#pause.checked && this.#poll(), EVERY_MS);
+    this.#poll();
   }
 
   close() {
@@ -88,14 +90,15 @@ export class EndsView {
   }
 
   update() {
-    if (!this.#hasLoaded) this.#fetch();
+    if (!this.#hasLoaded) this.#poll();
   }
 
   async #fetch() {
     this.#load += 1;
     const load = this.#load;
     const filled = Object.entries(this.#inputs).map(([name, input]) => [name, input.value.trim()]);
-    const filter = Object.fromEntries(filled.filter(([, text]) => text !== ""));
+    const { kind, ...filter } = Object.fromEntries(filled.filter(([, text]) => text !== ""));
+    if (kind !== undefined) filter.kinds = [kind];
     try {
       const { ends, unanswered } = await this.#connection.call("ends", { filter });
       if (load !== this.#load) return;

@@ -1,5 +1,6 @@
 /** Groups: the largest groups of all processes, and the members of one. */
 
+import { oneAtATime } from "./?file=connection.js";
 import { field, h, section, setText } from "./?file=dom.js";
 import { count, plural } from "./?file=format.js";
 import { socketColumns } from "./?file=sockets.js";
@@ -29,12 +30,13 @@ export class GroupsView {
 class Polling {
   #timer;
   #hasLoaded = false;
+  #poll = oneAtATime(() => this.load());
   status = h("p", { class: "quiet", "aria-live": "polite" });
 
   constructor(connection) {
     this.connection = connection;
-    this.#timer = setInterval(() => !document.hidden && this.load(), EVERY_MS);
-    queueMicrotask(() => this.load());
+    this.#timer = setInterval(this.#poll, EVERY_MS);
+    queueMicrotask(this.#poll);
   }
 
   close() {
@@ -42,7 +44,7 @@ class Polling {
   }
 
   update() {
-    if (!this.#hasLoaded) this.load();
+    if (!this.#hasLoaded) this.#poll();
   }
 
   async load() {

@@ -1,5 +1,6 @@
 /** Overview: the plots, the health of what the server depends on, and what happened last. */
 
+import { oneAtATime } from "./?file=connection.js";
 import { h, pill, section } from "./?file=dom.js";
 import { endColumns } from "./?file=ends.js";
 import { byteRate, bytes, count, duration, latency, percent, plural, rate, sum } from "./?file=format.js";
@@ -19,6 +20,7 @@ export class OverviewView {
   #ends;
   #timer;
   #hasEnds = false;
+  #pollEnds = oneAtATime(() => this.#loadEnds());
 
   constructor(connection) {
     this.#connection = connection;
@@ -65,8 +67,8 @@ export class OverviewView {
       ),
       section("Last failures and refusals", this.#ends.element),
     );
-    this.#timer = setInterval(() => this.#loadEnds(), ENDS_EVERY_MS);
-    this.#loadEnds();
+    this.#timer = setInterval(this.#pollEnds, ENDS_EVERY_MS);
+    this.#pollEnds();
   }
 
   close() {
@@ -77,7 +79,7 @@ export class OverviewView {
   update() {
     const { stats } = this.#connection;
     if (stats === null) return;
-    if (!this.#hasEnds) this.#loadEnds();
+    if (!this.#hasEnds) this.#pollEnds();
     this.#plots.forEach((plot) => plot.update(this.#connection));
     this.#health.update(healthRows(stats));
     const rows = routeRows(this.#connection, "http").concat(routeRows(this.#connection, "websocket"));
@@ -87,10 +89,8 @@ export class OverviewView {
   }
 
   async #loadEnds() {
-    if (document.hidden) return;
     try {
-      const replies = await Promise.all(["failed", "refused", "error"].map((kind) => this.#connection.call("ends", { filter: { kind } })));
-      const ends = replies.flatMap((reply) => reply.ends).sort((one, other) => (one.at < other.at ? 1 : -1));
+      const { ends } = await this.#connection.call("ends", { filter: { kinds: ["failed", "refused", "error"] } });
       this.#hasEnds = true;
       this.#ends.update(grouped(ends).slice(0, 8));
     } catch {

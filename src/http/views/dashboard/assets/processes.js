@@ -2,7 +2,7 @@
 
 import { h, pill, section, setText } from "./?file=dom.js";
 import { bytes, count, duration, latency, percent, plural, rate } from "./?file=format.js";
-import { quantiles } from "./?file=connection.js";
+import { oneAtATime, quantiles } from "./?file=connection.js";
 import { Table } from "./?file=table.js";
 
 const EVERY_MS = 2_000;
@@ -17,6 +17,7 @@ export class ProcessesView {
   #status = h("p", { class: "quiet", "aria-live": "polite" });
   #timer;
   #known = new Map();
+  #poll = oneAtATime(() => this.#fetch());
 
   constructor(connection) {
     this.#connection = connection;
@@ -43,8 +44,8 @@ export class ProcessesView {
       ],
     });
     this.element = section("Processes", this.#table.element, this.#status);
-    this.#timer = setInterval(() => !document.hidden && this.#fetch(), EVERY_MS);
-    this.#fetch();
+    this.#timer = setInterval(this.#poll, EVERY_MS);
+    this.#poll();
   }
 
   close() {
@@ -52,7 +53,7 @@ export class ProcessesView {
   }
 
   update() {
-    if (this.#known.size === 0) this.#fetch();
+    if (this.#known.size === 0) this.#poll();
   }
 
   async #fetch() {

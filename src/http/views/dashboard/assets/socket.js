@@ -1,5 +1,6 @@
 /** Socket: everything about one WebSocket, and what can be done with it. */
 
+import { oneAtATime } from "./?file=connection.js";
 import { Facts, field, h, setShown, setText } from "./?file=dom.js";
 import { bytes, count, dateTime, duration } from "./?file=format.js";
 
@@ -21,6 +22,7 @@ export class SocketView {
   #reason = h("input", { maxlength: "123", autocomplete: "off" });
   #timer;
   #isClosed = false;
+  #poll = oneAtATime(() => this.#fetch());
 
   constructor(connection, [id = ""]) {
     this.#connection = connection;
@@ -54,8 +56,8 @@ export class SocketView {
         h("div", {}, this.#actions, part("Header fields of its handshake", this.#fields)),
       ),
     );
-    this.#timer = setInterval(() => !document.hidden && this.#fetch(), EVERY_MS);
-    this.#fetch();
+    this.#timer = setInterval(this.#poll, EVERY_MS);
+    this.#poll();
   }
 
   close() {
@@ -63,7 +65,7 @@ export class SocketView {
   }
 
   update() {
-    if (this.#shown.fields === "" && !this.#isClosed) this.#fetch();
+    if (this.#shown.fields === "" && !this.#isClosed) this.#poll();
   }
 
   async #act(event, call, fields, done) {

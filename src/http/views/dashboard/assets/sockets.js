@@ -1,5 +1,6 @@
 /** Sockets: the open WebSockets of all processes, a page at a time. */
 
+import { oneAtATime } from "./?file=connection.js";
 import { field, h, section, setText } from "./?file=dom.js";
 import { bytes, count, duration, plural } from "./?file=format.js";
 import { Table } from "./?file=table.js";
@@ -41,6 +42,7 @@ export class SocketsView {
   #nextCursor = null;
   #timer;
   #load = 0;
+  #poll = oneAtATime(() => this.#fetch());
 
   constructor(connection, [key = "", value = ""] = []) {
     this.#connection = connection;
@@ -65,7 +67,7 @@ export class SocketsView {
       h("button", { type: "submit" }, "Show"),
     );
     this.element = section("Sockets", form, this.#table.element, h("div", { class: "pager" }, this.#first, this.#next, this.#status));
-    this.#timer = setInterval(() => !document.hidden && this.#fetch(), EVERY_MS);
+    this.#timer = setInterval(this.#poll, EVERY_MS);
     this.#open(null);
   }
 
@@ -75,7 +77,7 @@ export class SocketsView {
 
   /** The first figures have come: the connection is open now. */
   update() {
-    if (this.#status.textContent === "") this.#fetch();
+    if (this.#status.textContent === "") this.#poll();
   }
 
   #open(cursor) {
