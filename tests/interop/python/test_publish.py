@@ -45,6 +45,9 @@ access = false
 [server]
 name = "{name}"
 
+[server.limits]
+uri_size = "16 KiB"
+
 [channel_layer]
 {layer}
 
@@ -377,6 +380,9 @@ class Publish(ApiCase):
                     "user": user and {"id": "id-anna", "name": "anna"},
                     "client": "{}:{}".format(*peer.socket.local_address[:2]),
                     "groups": ["news", self.group],
+                    "queue_bytes": 0,
+                    "bytes_sent": 0,
+                    "dropped": 0,
                 },
             )
             self.assertTrue(found["id"].startswith(f"{self.node_b}."))

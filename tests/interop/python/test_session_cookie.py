@@ -4,7 +4,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from kit.deadline import DEADLINE, Late
+from kit.deadline import DEADLINE, Late, until
 from kit.login_case import CHECK, MOMENT, Login, SharedLogin, gateway
 from kit.peer import refusal
 from kit.visitor import Visitor, add_user
@@ -139,7 +139,8 @@ class Sockets(Login):
         self.assertRegex(line, r"cause=\W*session_ended")
         self.assertRegex(line, r"code=4401")
         self.assertRegex(line, r"user=\W*anna")
-        self.assertEqual(server.metric("oneport_websockets_closed_total", cause="session_ended"), 3)
+        # A client hears of its end before the server has counted it.
+        until(lambda: server.metric("oneport_websockets_closed_total", cause="session_ended") == 3, "three ends that are counted")
         self.assertEqual(refusal(server, "/ws/members/", additional_headers=anna.headers).status_code, 403)
 
     def test_a_logout_without_a_token_closes_nothing(self):
