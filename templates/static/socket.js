@@ -76,6 +76,7 @@ export class ReconnectingSocket extends EventTarget {
   #socket = null;
   #status = "closed";
   #attempt = 0;
+  #notBefore = 0; // when the server that has ended the last socket may be asked again
   #timers = { retry: 0, stable: 0, connect: 0, probe: 0 };
   #goesOnline = () => this.#online();
   #goesOffline = () => this.#offline();
@@ -148,6 +149,8 @@ export class ReconnectingSocket extends EventTarget {
     }
     const retryMs = retryDelayMs(code, this.#attempt, this.#options, reason);
     this.#attempt += 1;
+    const isAsked = code === LATER_CODE || askedWaitMs(reason) !== null;
+    this.#notBefore = isAsked ? Date.now() + retryMs : 0;
     this.#retryIn(retryMs);
     this.#tell("waiting", { code, reason, retryMs });
   }
@@ -163,12 +166,12 @@ export class ReconnectingSocket extends EventTarget {
     this.#timers.retry = setTimeout(() => this.#connect(), delayMs);
   }
 
-  /** The network is back: retry at once, and probe an open socket, which may have died silently. */
+  /** The network is back: retry at once, unless the server asked for a wait, and probe an open socket, which may have died silently. */
   #online() {
     const { probe, probeMs, soonMs, random } = this.#options;
     if (this.#status === "waiting") {
       this.#attempt = 0;
-      this.#retryIn(random() * soonMs);
+      this.#retryIn(Math.max(this.#notBefore - Date.now(), random() * soonMs));
     } else if (probe !== null && this.send(probe)) {
       clearTimeout(this.#timers.probe);
       this.#timers.probe = setTimeout(() => this.#giveUp("no answer"), probeMs);

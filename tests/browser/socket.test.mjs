@@ -27,7 +27,7 @@ class FakeWebSocket {
 
 /** Returns a socket whose delays are always the longest possible, its history of statuses, and the sockets it made. */
 function make(t, options = {}) {
-  t.mock.timers.enable({ apis: ["setTimeout"] });
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
   const made = (FakeWebSocket.made = []);
   const socket = new ReconnectingSocket("ws://test/", { WebSocket: FakeWebSocket, random: () => 1, ...options });
   const statuses = [];
@@ -205,6 +205,25 @@ test("when the network is back, a waiting socket connects soon and an open one i
   window.dispatchEvent(new Event("online"));
   t.mock.timers.tick(5_000);
   assert.equal(socket.status, "waiting");
+});
+
+test("when the network is back, a socket that the server asked to wait waits on", (t) => {
+  const window = new EventTarget();
+  globalThis.addEventListener = window.addEventListener.bind(window);
+  globalThis.removeEventListener = window.removeEventListener.bind(window);
+  t.after(() => {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  });
+  const { socket, made, lose } = make(t, {});
+  socket.open();
+  lose(1001, "the server is shutting down; retry_after=20");
+  t.mock.timers.tick(5_000);
+  window.dispatchEvent(new Event("online"));
+  t.mock.timers.tick(14_999);
+  assert.equal(made.length, 1);
+  t.mock.timers.tick(1_001);
+  assert.equal(made.length, 2);
 });
 
 test("the URL has the page's host, and its scheme's counterpart", () => {
