@@ -57,7 +57,10 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     let _log = match telemetry::start_log_with(&log.settings()) {
         Ok(started) => started,
         Err(error) => {
-            refuse(&arguments.file.config, &log_problems(log, &error));
+            let problems = log_problems(log, &error);
+            if !old.is_some_and(|old| old.report_failure(problems.iter())) {
+                refuse(&arguments.file.config, &problems);
+            }
             return CONFIG;
         }
     };
@@ -75,17 +78,17 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     }
     let files = descriptors::limit();
     if files < FILES_MIN {
-        console.failure(&format!(
+        let sentence = format!(
             "the limit of open files is {files}, at least {FILES_MIN} required (ulimit -n, LimitNOFILE=)"
-        ));
-        return FAILURE;
+        );
+        return fail(old.as_ref(), &console, &sentence);
     }
     runtime.max_blocking_threads(descriptors::blocking_threads(files));
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            console.failure(&format!("cannot start the runtime: {error}"));
-            return FAILURE;
+            let sentence = format!("cannot start the runtime: {error}");
+            return fail(old.as_ref(), &console, &sentence);
         }
     };
     let code = runtime.block_on(serve(loaded, reload, old, &console));
@@ -106,6 +109,15 @@ fn refuse(file: &Path, problems: &Problems) {
         .for_each(|problem| tracing::error!("{problem}"));
 }
 
+/// Tells why the server does not start: the old process, whose log an operator reads, if there is
+/// one.
+fn fail(old: Option<&OldProcess>, console: &Console, sentence: &str) -> u8 {
+    if !old.is_some_and(|old| old.report_failure([sentence])) {
+        console.failure(sentence);
+    }
+    FAILURE
+}
+
 async fn serve(
     loaded: Loaded,
     reload: Reload,
@@ -117,10 +129,7 @@ async fn serve(
     let server = match Server::take_over(config, table, &mut old).await {
         Ok(server) => server,
         Err(error) => {
-            if !old.is_some_and(|old| old.report_failure([&error])) {
-                console.failure(&error.to_string());
-            }
-            return FAILURE;
+            return fail(old.as_ref(), console, &error.to_string());
         }
     };
     let places: Vec<String> = server.urls().collect();

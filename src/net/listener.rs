@@ -14,7 +14,7 @@ use super::address::{Scheme, ServerAddress, ServerEnd};
 use super::bind::{Bind, Listen};
 use super::socket_activation::{self, Inherited};
 use super::stream::Stream;
-use super::unix_listener::{self, SocketFile};
+use super::unix_listener::{self, FileIdentity, SocketFile};
 
 /// The most bytes of one connection that wait in the kernel to be sent, and the rest of a packet:
 /// enough for a fast network, whose acknowledgements make room.
@@ -80,14 +80,52 @@ impl Listener {
     }
 
     /// Takes a listener that another process of this server has opened for the same entry. The file
-    /// of a unix socket stays that process's, until [`Listener::take_over_file`].
-    pub(crate) fn inherit(listen: &Listen, descriptor: OwnedFd) -> io::Result<Self> {
+    /// of a unix socket stays that process's, until [`Listener::take_over_file`]. One that is not the
+    /// socket's any more is left alone.
+    pub(crate) fn inherit(
+        listen: &Listen,
+        descriptor: OwnedFd,
+        identity: Option<FileIdentity>,
+    ) -> io::Result<Self> {
         let mut kind = Kind::from(Inherited::new(descriptor)?);
         if let (Kind::Unix { file, .. }, Bind::Unix(path)) = (&mut kind, &listen.address) {
-            unix_listener::set_access(path, listen.mode, listen.group.as_deref())?;
-            *file = Some(SocketFile::existing(path)?);
+            *file = identity.and_then(|identity| SocketFile::inherited(path, identity));
+            match file {
+                Some(_) => {
+                    unix_listener::set_access(path, listen.mode, listen.group.as_deref())?;
+                }
+                None => tracing::warn!(
+                    "{} is gone, or another program's: no new client reaches this listener",
+                    path.display()
+                ),
+            }
         }
-        Ok(Self::from(kind))
+        let listener = Self::from(kind);
+        listener.set_backlog(listen)?;
+        Ok(listener)
+    }
+
+    /// Sets how many connections the kernel queues, as the entry says. The queue of an inherited
+    /// descriptor (`fd:`) is its owner's.
+    pub(crate) fn set_backlog(&self, listen: &Listen) -> io::Result<()> {
+        if matches!(listen.address, Bind::Fd(_)) {
+            return Ok(());
+        }
+        let backlog = listen.backlog.into();
+        match &self.kind {
+            Kind::Tcp(listener) => SockRef::from(listener).listen(backlog)?,
+            Kind::Unix { listener, .. } => SockRef::from(listener).listen(backlog)?,
+        }
+        warn_of_a_shorter_queue(listen);
+        Ok(())
+    }
+
+    /// Returns the file of a unix socket that this server has opened, for another process.
+    pub(crate) fn file_identity(&self) -> Option<FileIdentity> {
+        match &self.kind {
+            Kind::Tcp(_) => None,
+            Kind::Unix { file, .. } => file.as_ref().map(SocketFile::identity),
+        }
     }
 
     /// Returns a second descriptor of the listener, for another process.

@@ -58,3 +58,4 @@ pub(crate) use tls::{
 pub use tls::{
     ClientCertificate, ClientTls, ClientTlsError, ClientTlsSettings, TlsInfo, TlsStream,
 };
+pub(crate) use unix_listener::FileIdentity;

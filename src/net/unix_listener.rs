@@ -13,12 +13,15 @@ use tokio::net::UnixListener;
 
 use super::bind::Listen;
 
+/// Device and inode of a file.
+pub(crate) type FileIdentity = (u64, u64);
+
 /// A socket's file, removed on drop by the process that owns it, unless another one has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode. The inode is not reused before the socket is closed.
-    identity: (u64, u64),
+    /// The inode is not reused before the socket is closed.
+    identity: FileIdentity,
     is_owned: AtomicBool,
 }
 
@@ -53,7 +56,7 @@ pub(super) fn open(path: &Path, listen: &Listen) -> io::Result<(UnixListener, So
         descriptor.set_permissions(Permissions::from_mode(mode & 0o700))?;
     }
     socket.bind(&address)?;
-    let file = SocketFile::existing(path)?;
+    let file = SocketFile::new(path, identity(path)?);
     file.take_over();
     if let Some(group) = group {
         chown(path, None, Some(group))?;
@@ -105,15 +108,29 @@ fn group_id(group: &str) -> io::Result<u32> {
     }
 }
 
+fn identity(path: &Path) -> io::Result<FileIdentity> {
+    let metadata = path.symlink_metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 impl SocketFile {
-    /// Returns the file at a path, which another process owns.
-    pub(super) fn existing(path: &Path) -> io::Result<Self> {
-        let metadata = path.symlink_metadata()?;
-        Ok(Self {
+    /// Returns the file of an inherited socket, which another process owns; `None` if it is gone, or
+    /// another program's socket has taken its place.
+    pub(super) fn inherited(path: &Path, wanted: FileIdentity) -> Option<Self> {
+        let is_there = identity(path).is_ok_and(|found| found == wanted);
+        is_there.then(|| Self::new(path, wanted))
+    }
+
+    fn new(path: &Path, identity: FileIdentity) -> Self {
+        Self {
             path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+            identity,
             is_owned: AtomicBool::new(false),
-        })
+        }
+    }
+
+    pub(super) fn identity(&self) -> FileIdentity {
+        self.identity
     }
 
     /// Makes this process the owner.
@@ -130,10 +147,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = *self.is_owned.get_mut()
-            && self
-                .path
-                .symlink_metadata()
-                .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+            && identity(&self.path).is_ok_and(|found| found == self.identity);
         if is_ours {
             let _ = std::fs::remove_file(&self.path);
         }

@@ -21,14 +21,21 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::net::{Acceptor, Admission, Bind, Listen, Listener, Refused, Serve};
+use crate::net::{Acceptor, Admission, Bind, FileIdentity, Listen, Listener, Refused, Serve};
 use crate::tasks::{TaskSet, Tasks};
 
 /// How long opening one entry may take: a host's name is looked up.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A listener that another process of this server has opened, by the address of its entry.
-pub(super) type Inherited = (Bind, OwnedFd);
+/// A listener that another process of this server has opened.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    /// The address of its entry.
+    pub(super) bind: Bind,
+    /// The file of a unix socket.
+    pub(super) file: Option<FileIdentity>,
+    pub(super) descriptor: OwnedFd,
+}
 
 /// The listeners of a server, each with its accept loop. Dropping it closes them at once.
 pub(super) struct Listeners<S> {
@@ -77,7 +84,7 @@ impl Opened {
         for (index, listen) in missing {
             let (ours, others) = inherited
                 .into_iter()
-                .partition(|(bind, _)| *bind == listen.address);
+                .partition(|one: &Inherited| one.bind == listen.address);
             inherited = others;
             match open_entry(&listen, ours).await {
                 Ok(listeners) => opened.push((listen, listeners)),
@@ -105,7 +112,7 @@ async fn open_entry(listen: &Listen, inherited: Vec<Inherited>) -> io::Result<Ve
     if !inherited.is_empty() {
         return inherited
             .into_iter()
-            .map(|(_, descriptor)| Listener::inherit(listen, descriptor))
+            .map(|one| Listener::inherit(listen, one.descriptor, one.file))
             .collect();
     }
     let opening = tokio::time::timeout(OPEN_DEADLINE, Listener::open(listen));
@@ -247,7 +254,13 @@ impl<S: Serve> Listeners<S> {
             .flat_map(|entry| {
                 let bind = &entry.listen.address;
                 let listeners = entry.listeners.iter();
-                listeners.map(|listener| Ok((bind.clone(), listener.descriptor()?)))
+                listeners.map(|listener| {
+                    Ok(Inherited {
+                        bind: bind.clone(),
+                        file: listener.file_identity(),
+                        descriptor: listener.descriptor()?,
+                    })
+                })
             })
             .collect()
     }
@@ -301,6 +314,11 @@ impl<S: Serve> Accepting<S> {
     /// Applies an entry's options to new connections.
     fn configure(&mut self, listen: &Listen, service: &impl Fn(&Listen, &Listener) -> Arc<S>) {
         for (listener, current) in self.listeners.iter().zip(&self.services) {
+            if listen.backlog != self.listen.backlog
+                && let Err(error) = listener.set_backlog(listen)
+            {
+                tracing::error!("cannot set the backlog of {}: {error}", listen.address);
+            }
             current.store(service(listen, listener));
         }
         self.listen = listen.clone();

@@ -68,12 +68,21 @@ impl MainProcess {
         &self.systemd
     }
 
-    /// Announces that another process serves.
-    pub(super) fn hand_over(self, pid: u32) {
+    /// Returns the path of the pid file.
+    pub(super) fn pid_file(&self) -> Option<&Path> {
+        self.pid_file.as_ref().map(PidFile::path)
+    }
+
+    /// Announces that another process serves, which has a pid file at the path `next`. One of this
+    /// process at another path goes: it would name a process that has ended.
+    pub(super) fn hand_over(mut self, pid: u32, next: Option<&Path>) {
         self.systemd
             .status("Another process serves; this one drains.");
+        if watchdog().is_some() {
+            self.systemd.alive(); // the deadline of the other one begins now
+        }
         self.systemd.hand_over(pid);
-        if let Some(file) = self.pid_file {
+        if let Some(file) = self.pid_file.take_if(|file| next == Some(file.path())) {
             file.leave();
         }
     }

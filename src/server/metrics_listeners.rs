@@ -64,7 +64,7 @@ impl MetricsListeners {
         inherited: &mut Vec<Inherited>,
     ) -> Result<Opened, OpenError> {
         let wanted = &config.metrics.bind;
-        let is_ours = |(bind, _): &mut Inherited| wanted.iter().any(|own| own.address == *bind);
+        let is_ours = |one: &mut Inherited| wanted.iter().any(|own| own.address == one.bind);
         let ours = inherited.extract_if(.., is_ours).collect();
         Opened::open(missing(wanted, open), ours).await
     }

@@ -58,6 +58,11 @@ impl PidFile {
         }
     }
 
+    /// Returns the path of the file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Leaves the file to another process. To remove it as long as it names this one would be a race
     /// with that process, which replaces it.
     pub(super) fn leave(mut self) {

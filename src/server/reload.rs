@@ -177,6 +177,12 @@ impl Reloader {
         &self.config.server
     }
 
+    /// Ends the reloads of a server that stops: those who wait for one learn that there is none.
+    /// Returns `[server]` as it was applied last.
+    pub(super) fn into_server(self) -> ServerConfig {
+        self.config.server
+    }
+
     /// Requests a reload.
     pub(super) fn request(&mut self) {
         match self.state {

@@ -103,7 +103,7 @@ impl Server {
             MainProcess::prepare(&config.server, old.is_none()).map_err(StartError::PidFile)?;
         let inherited = old.as_mut().map(OldProcess::take_listeners);
         let mut inherited = inherited.unwrap_or_default();
-        let mut taken: Vec<Bind> = inherited.iter().map(|(bind, _)| bind.clone()).collect();
+        let mut taken: Vec<Bind> = inherited.iter().map(|one| one.bind.clone()).collect();
         let wanted = &config.server.bind;
         let is_wanted = |bind: &Bind| {
             let mut all = wanted.iter().chain(&config.metrics.bind);

@@ -1,5 +1,6 @@
 //! Running: a server that serves, until a signal ends it or another process has taken its place.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,11 +66,19 @@ impl Running {
         {
             replaced = Some(process.pid());
             let services = self.gateway.services().clone();
-            let (decision, old) = process.ready(&listeners, &services).await;
-            let tasks = services.tasks.clone();
+            let pid_file = self.main_process.pid_file();
+            let (decision, old) = process.ready(&listeners, pid_file, &services).await;
+            if old.has_ended() {
+                ended.cancel();
+            }
+            let (tasks, signals) = (services.tasks.clone(), self.signals.passed_on());
+            let pid = replaced;
             tasks.spawn("old process", async move {
                 tokio::select! {
-                    () = old.ended(&services) => ended.cancel(),
+                    () = old.ended(&services, &signals) => {
+                        ended.cancel();
+                        tracing::info!(old = pid, "the process that this one has replaced has ended");
+                    }
                     () = services.tasks.stopping() => {}
                 }
             });
@@ -93,21 +102,31 @@ impl Running {
                     Signal::Stop => return End::Stop,
                     Signal::Reload => self.reloader.request(),
                     Signal::ReopenLogs => telemetry::reopen_logs(),
-                    Signal::Restart => {
-                        let within = self.reloader.server().timeouts.restart;
-                        let listeners = || {
-                            let mut listeners = self.listeners.inheritable()?;
-                            listeners.extend(self.metrics.inheritable()?);
-                            Ok(listeners)
-                        };
-                        if self.restart.request(listeners, within) {
-                            self.reloads_before = self.reloader.requested();
-                        }
-                    }
+                    Signal::Restart => self.begin_restart(),
                 },
                 () = self.reloader.step(&mut self.listeners, &mut self.metrics) => {}
                 ready = self.restart.step() => return End::Replaced(ready),
             }
+        }
+    }
+
+    fn begin_restart(&mut self) {
+        let earlier = self.gateway.services().earlier_process.get();
+        if earlier.is_some_and(|ended| !ended.is_cancelled()) {
+            // It knows this process only: its tickets and its end would not reach a third one.
+            tracing::warn!(
+                "the process that this one has replaced still drains; SIGUSR2 is ignored"
+            );
+            return;
+        }
+        let within = self.reloader.server().timeouts.restart;
+        let listeners = || {
+            let mut listeners = self.listeners.inheritable()?;
+            listeners.extend(self.metrics.inheritable()?);
+            Ok(listeners)
+        };
+        if self.restart.request(listeners, within) {
+            self.reloads_before = self.reloader.requested();
         }
     }
 
@@ -130,10 +149,11 @@ impl Running {
             mut signals,
             ..
         } = self;
-        let server = reloader.server();
+        let server = &reloader.into_server();
         let within = server.timeouts.drain;
-        main_process.stop(server.drain.delay + within);
-        let draining = async {
+        let in_all = server.drain.delay + within;
+        main_process.stop(in_all);
+        let leaving = async {
             leave(&gateway, server.drain.delay).await;
             listeners.close().finish().await;
             tracing::info!(
@@ -141,11 +161,13 @@ impl Running {
                 seconds = within.as_secs_f64(),
                 "stopping; a second signal exits at once"
             );
-            tokio::join!(drain(&gateway, server), restart.stop(within)).0
+            drain(&gateway, server).await
         };
+        let ignore_reload = || tracing::warn!("this process ends already; SIGHUP is ignored");
         let drained = tokio::select! {
-            drained = draining => drained,
-            () = stop_signal(&mut signals) => cut_off(&gateway),
+            // The new process is told at once: after a while without an answer it would serve.
+            (drained, ()) = async { tokio::join!(leaving, restart.stop(in_all)) } => drained,
+            () = stop_signal(&mut signals, ignore_reload) => cut_off(&gateway),
         };
         metrics.close().await;
         drained
@@ -162,13 +184,14 @@ impl Running {
             reloads_before,
             ..
         } = self;
-        let server = reloader.server();
+        let requested = reloader.requested();
+        let server = &reloader.into_server();
         let admission = listeners.admission().clone();
         listeners.hand_over(&ready.listeners).await;
         metrics.hand_over(&ready.listeners).await;
         let pid = ready.pid;
-        main_process.hand_over(pid);
-        let is_reloaded = reloader.requested() != reloads_before;
+        main_process.hand_over(pid, ready.pid_file.as_deref());
+        let is_reloaded = requested != reloads_before;
         let services = gateway.services();
         let mut process = ready.go(is_reloaded, services).await;
         tracing::info!(
@@ -178,17 +201,31 @@ impl Running {
             seconds = server.timeouts.drain.as_secs_f64(),
             "another process serves; this one drains"
         );
+        let reload = AtomicBool::new(false);
+        let pass_on_reload = || {
+            tracing::info!(
+                new = pid,
+                "another process serves; SIGHUP is passed on to it"
+            );
+            reload.store(true, Ordering::Relaxed);
+        };
         let watching = async {
-            let status = process.accompany(services).await;
-            tracing::error!(new = pid, "the process that serves has ended ({status})");
+            let status = process.accompany(services, &reload).await;
+            match status.success() {
+                true => tracing::info!(new = pid, "the process that serves has stopped"),
+                false => tracing::error!(new = pid, "the process that serves has ended ({status})"),
+            }
             std::future::pending().await
         };
         let drained = tokio::select! {
             drained = hand_over(&gateway, server, &admission) => drained,
-            () = stop_twice(&mut signals) => cut_off(&gateway),
+            () = stop_twice(&mut signals, pass_on_reload) => cut_off(&gateway),
             drained = watching => drained,
         };
-        process.pass_tickets(services).await;
+        if signals.take_reload() {
+            pass_on_reload();
+        }
+        process.pass_on(services, &reload).await;
         drained
     }
 }
@@ -207,22 +244,22 @@ pub(super) async fn until_linked(services: &Services) {
 
 /// Waits for a signal that stops the server. The others are handled as far as a server that drains
 /// can.
-async fn stop_signal(signals: &mut Signals) {
+async fn stop_signal(signals: &mut Signals, on_reload: impl Fn()) {
     loop {
         match signals.next().await {
             Signal::Stop => return,
             Signal::ReopenLogs => telemetry::reopen_logs(),
-            Signal::Reload => {}
+            Signal::Reload => on_reload(),
             Signal::Restart => tracing::warn!("this process ends already; SIGUSR2 is ignored"),
         }
     }
 }
 
 /// Like [`stop_signal`], for a server that drains without such a signal so far.
-async fn stop_twice(signals: &mut Signals) {
-    stop_signal(signals).await;
+async fn stop_twice(signals: &mut Signals, on_reload: impl Fn()) {
+    stop_signal(signals, &on_reload).await;
     tracing::info!("this process drains already; another signal exits at once");
-    stop_signal(signals).await;
+    stop_signal(signals, &on_reload).await;
 }
 
 fn cut_off(gateway: &Gateway) -> Drained {

@@ -2,7 +2,12 @@
 
 use std::io;
 
+use futures_util::FutureExt;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// The most signals passed on that wait to be handled.
+const PASSED_ON_MAX: usize = 8;
 
 /// A request of the operator.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +29,8 @@ pub(super) struct Signals {
     hangup: Stream,
     user1: Stream,
     user2: Stream,
+    /// Those that the old process passes on after a restart.
+    passed_on: (mpsc::Sender<Signal>, mpsc::Receiver<Signal>),
     /// SIGXFSZ, sent for a file at its size limit (`ulimit -f`), would end the process. Handled, it
     /// only makes the write fail.
     _file_size: Stream,
@@ -37,6 +44,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
+            passed_on: mpsc::channel(PASSED_ON_MAX),
             _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
@@ -49,6 +57,17 @@ impl Signals {
             _ = self.hangup.recv() => Signal::Reload,
             _ = self.user1.recv() => Signal::ReopenLogs,
             _ = self.user2.recv() => Signal::Restart,
+            Some(signal) = self.passed_on.1.recv() => signal,
         }
+    }
+
+    /// Returns where another process's signals for this one go.
+    pub(super) fn passed_on(&self) -> mpsc::Sender<Signal> {
+        self.passed_on.0.clone()
+    }
+
+    /// Takes a [`Signal::Reload`] that waits; returns whether there was one.
+    pub(super) fn take_reload(&mut self) -> bool {
+        self.hangup.recv().now_or_never().is_some()
     }
 }

@@ -24,6 +24,7 @@ use crate::tasks::Tasks;
 pub(super) async fn watch(systemd: Systemd, deadline: Duration, tasks: Tasks) {
     let mut workers = Workers::of(Handle::current().metrics());
     let mut stuck_since: Option<Instant> = None;
+    systemd.alive(); // the deadline may have begun with a process that this one has replaced
     loop {
         let pause = match stuck_since {
             None => deadline / 2,

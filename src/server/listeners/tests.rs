@@ -219,6 +219,29 @@ async fn process_that_does_not_take_over_leaves_the_file_of_a_unix_socket() {
 }
 
 #[tokio::test]
+async fn file_that_has_taken_the_place_of_an_inherited_socket_is_left_alone() {
+    let directory = Directory::new();
+    let path = directory.0.join("one.sock");
+    let mut old = listeners();
+    let wanted = [unix(&path)];
+    serve(&mut old, &wanted, b'a').await;
+    for is_there in [true, false] {
+        std::fs::remove_file(&path).unwrap();
+        let other = is_there.then(|| std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let inherited = old.inheritable().unwrap();
+        let opened = Opened::open(missing(&wanted, &[]), inherited)
+            .await
+            .unwrap();
+        let mut new = listeners();
+        new.apply(&wanted, opened, letter(b'b')).finish().await;
+        new.take_over();
+        new.close().finish().await;
+        assert_eq!(path.exists(), is_there);
+        drop(other);
+    }
+}
+
+#[tokio::test]
 async fn inherited_listener_that_is_not_wanted_is_closed() {
     let mut old = listeners();
     let directory = Directory::new();

@@ -1,6 +1,7 @@
 //! Channel: what the old and the new process tell each other, a line of JSON for each message.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -23,6 +24,8 @@ pub(super) enum FromNew {
         pid: u32,
         /// The addresses of the listeners that it has taken.
         listeners: Vec<String>,
+        /// Its pid file.
+        pid_file: Option<PathBuf>,
     },
     /// It cannot start, and exits.
     Failed {
@@ -42,6 +45,8 @@ pub(super) enum FromOld {
     },
     /// It stops, and so does the new process.
     Stop,
+    /// It was asked to reload after `Go`.
+    Reload,
     /// Tickets that it has issued and that are not used yet: before `Go`, and for as long as it
     /// drains.
     Tickets(Vec<PassedTicket>),
@@ -55,6 +60,10 @@ const SEND_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Channel {
     stream: UnixStream,
     received: Vec<u8>,
+    /// Messages, the first of which may be sent in part.
+    unsent: Vec<u8>,
+    /// Whether the other process has left, or stood still: it can read nothing more.
+    is_broken: bool,
 }
 
 impl Channel {
@@ -64,26 +73,59 @@ impl Channel {
         Ok(Self {
             stream: UnixStream::from_std(stream)?,
             received: Vec::new(),
+            unsent: Vec::new(),
+            is_broken: false,
         })
     }
 
-    /// Sends a message. After an error, which is also that of a reader that stands still, the other
-    /// process can read nothing more.
+    /// Sends a message, which is queued at once. After an error, which is also that of a reader that
+    /// stands still, the other process can read nothing more.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
-        let line = encode(message)?;
-        let sending = self.stream.write_all(&line);
-        let sent = tokio::time::timeout(SEND_DEADLINE, sending).await;
-        sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        self.queue(&encode(message)?);
+        self.flush().await
     }
 
-    /// Receives a message; `None` if the other process has ended. Cancel-safe.
+    /// Queues an encoded message for the next [`Channel::flush`].
+    pub(super) fn queue(&mut self, line: &[u8]) {
+        if !self.is_broken {
+            self.unsent.extend_from_slice(line);
+        }
+    }
+
+    /// Sends what is queued. Cancel-safe: the next call continues where this one has stopped.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let sending = async {
+            while !self.unsent.is_empty() {
+                let sent = self.stream.write(&self.unsent).await?;
+                self.unsent.drain(..sent);
+            }
+            Ok(())
+        };
+        let sent = tokio::time::timeout(SEND_DEADLINE, sending).await;
+        let sent = sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if sent.is_err() {
+            self.is_broken = true;
+            self.unsent = Vec::new();
+        }
+        sent
+    }
+
+    /// Receives a message; `None` if the other process has ended. After `InvalidData` the next call
+    /// continues behind it. Cancel-safe.
     pub(super) async fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line)?));
+                let message = serde_json::from_slice(&line);
+                return message
+                    .map(Some)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
             }
             if self.received.len() > MESSAGE_BYTES_MAX {
+                self.received.clear();
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!("expected a line of at most {MESSAGE_BYTES_MAX} bytes"),
@@ -126,6 +168,7 @@ mod tests {
         let mut lines = encode(&FromNew::Ready {
             pid: 7,
             listeners: Vec::new(),
+            pid_file: None,
         })
         .unwrap();
         let problems = vec!["a\nb".to_owned()];
@@ -145,7 +188,8 @@ mod tests {
             next().await,
             Some(FromNew::Ready {
                 pid: 7,
-                listeners: Vec::new()
+                listeners: Vec::new(),
+                pid_file: None,
             })
         );
         assert_eq!(next().await, Some(FromNew::Failed { problems }));
@@ -154,12 +198,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_message_is_an_error() {
+    async fn message_whose_sending_is_cancelled_arrives_whole_with_the_next_one() {
+        let (mut channel, other) = pair();
+        let long = vec!["x".repeat(1000); 200];
+        let send = |problems: &Vec<String>| FromNew::Failed {
+            problems: problems.clone(),
+        };
+        let first = send(&long);
+        for _ in 0..8 {
+            let sending = tokio::time::timeout(Duration::from_millis(5), channel.send(&first));
+            let _ = sending.await; // no reader yet
+        }
+        assert!(!channel.unsent.is_empty(), "the socket takes everything");
+        let mut reader = Channel {
+            stream: other,
+            received: Vec::new(),
+            unsent: Vec::new(),
+            is_broken: false,
+        };
+        let last = send(&vec!["last".to_owned()]);
+        let reading = async {
+            for _ in 0..8 {
+                assert_eq!(
+                    reader.receive::<FromNew>().await.unwrap().as_ref(),
+                    Some(&first)
+                );
+            }
+            reader.receive::<FromNew>().await.unwrap()
+        };
+        let (sent, received) = tokio::join!(channel.send(&last), reading);
+        sent.unwrap();
+        assert_eq!(received, Some(last));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_an_error_and_the_next_one_is_read() {
         for sent in [b"hello\n".to_vec(), vec![b'x'; MESSAGE_BYTES_MAX + 8192]] {
             let (mut channel, mut other) = pair();
             let sending = other.write_all(&sent);
             let (_, received) = tokio::join!(sending, channel.receive::<FromNew>());
             assert_eq!(received.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            let next = encode(&FromOld::Stop).unwrap();
+            other.write_all(b"\n").await.unwrap();
+            other.write_all(&next).await.unwrap();
+            let found = loop {
+                if let Ok(found) = channel.receive::<FromOld>().await {
+                    break found;
+                }
+            };
+            assert_eq!(found, Some(FromOld::Stop));
         }
     }
 }

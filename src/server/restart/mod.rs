@@ -14,7 +14,7 @@
 //!    │  stops accepting, MAINPID to the service manager                   │ waits
 //!    ├────────────────────────── Tickets, not yet used ──────────────────>│
 //!    ├────────────────────────── Go ─────────────────────────────────────>│ pid file, READY
-//!    │  drains: every WebSocket gets 1012 ─ Tickets ─────────────────────>│ serves
+//!    │  drains: every WebSocket gets 1012 ─ Tickets, Reload ─────────────>│ serves
 //!    └─ exits ─────────────────── end of the stream ─────────────────────>│ OldProcess::ended
 //! ```
 //!
@@ -32,6 +32,7 @@ mod old_process;
 mod program;
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use metrics::counter;
@@ -176,13 +177,18 @@ impl Restart {
             }
             (
                 State::Starting { process, .. },
-                Event::Reported(Ok(Some(FromNew::Ready { pid, listeners }))),
+                Event::Reported(Ok(Some(FromNew::Ready {
+                    pid,
+                    listeners,
+                    pid_file,
+                }))),
             ) => {
                 let listeners = listeners.iter();
                 return Some(Ready {
                     process,
                     pid,
                     listeners: listeners.filter_map(|bind| bind.parse().ok()).collect(),
+                    pid_file,
                 });
             }
             (State::Starting { process, .. }, Event::Reported(reported)) => {
@@ -238,6 +244,8 @@ pub(super) struct Ready {
     pub(super) pid: u32,
     /// The addresses of the listeners that it has taken.
     pub(super) listeners: Vec<Bind>,
+    /// Its pid file.
+    pub(super) pid_file: Option<PathBuf>,
 }
 
 impl Ready {

@@ -5,14 +5,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::MARK;
-use super::channel::{Channel, FromNew, FromOld};
+use super::channel::{Channel, FromNew, FromOld, MESSAGE_BYTES_MAX, encode};
 use super::program::Program;
+use crate::auth::PassedTicket;
 use crate::net::send_with_descriptor;
 use crate::server::listeners::Inherited;
 use crate::server::systemd::WATCHDOG_PID;
@@ -28,9 +30,6 @@ const KILL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How often to look whether the process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// The most tickets in one message, a few hundred bytes each.
-const TICKETS_AT_ONCE: usize = 200;
 
 /// Variables that are for the process that the service manager has started: its inherited listeners
 /// go another way, and its number is not the new one's.
@@ -108,24 +107,33 @@ impl NewProcess {
     /// Passes on the tickets that were issued since the last call: their clients come back to that
     /// process.
     pub(in crate::server) async fn pass_tickets(&mut self, services: &Services) {
-        let mut tickets = services.settings().auth.take_tickets();
-        while !tickets.is_empty() {
-            let rest = tickets.split_off(tickets.len().min(TICKETS_AT_ONCE));
-            // Without a reader there is no process that could serve them.
-            if self.send(&FromOld::Tickets(tickets)).await.is_err() {
-                return;
-            }
-            tickets = rest;
+        let tickets = services.settings().auth.take_tickets();
+        for line in ticket_lines(tickets, MESSAGE_BYTES_MAX) {
+            self.channel.queue(&line);
+        }
+        // Without a reader there is no process that could serve them.
+        let _ = self.channel.flush().await;
+    }
+
+    /// Passes on tickets, and the request of a reload if there is one.
+    pub(in crate::server) async fn pass_on(&mut self, services: &Services, reload: &AtomicBool) {
+        self.pass_tickets(services).await;
+        if reload.swap(false, Ordering::Relaxed) {
+            let _ = self.send(&FromOld::Reload).await;
         }
     }
 
-    /// Passes on tickets until the process ends.
-    pub(in crate::server) async fn accompany(&mut self, services: &Services) -> ExitStatus {
+    /// Passes on tickets and requests of a reload until the process ends.
+    pub(in crate::server) async fn accompany(
+        &mut self,
+        services: &Services,
+        reload: &AtomicBool,
+    ) -> ExitStatus {
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;
             }
-            self.pass_tickets(services).await;
+            self.pass_on(services, reload).await;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -163,12 +171,32 @@ impl fmt::Display for Ended {
     }
 }
 
+/// Returns the messages of tickets, none longer than `bytes_max` unless a ticket alone is.
+fn ticket_lines(mut tickets: Vec<PassedTicket>, bytes_max: usize) -> Vec<Vec<u8>> {
+    if tickets.is_empty() {
+        return Vec::new();
+    }
+    let rest = tickets.split_off(tickets.len().div_ceil(2));
+    let message = FromOld::Tickets(tickets);
+    let Ok(line) = encode(&message) else {
+        return Vec::new();
+    };
+    let mut lines = match message {
+        FromOld::Tickets(tickets) if line.len() > bytes_max && tickets.len() > 1 => {
+            ticket_lines(tickets, bytes_max)
+        }
+        _ => vec![line],
+    };
+    lines.extend(ticket_lines(rest, bytes_max));
+    lines
+}
+
 fn start(program: &Program, listeners: &[Inherited]) -> io::Result<NewProcess> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_write_timeout(Some(SEND_DEADLINE))?;
-    for (bind, descriptor) in listeners {
-        let line = super::channel::encode(&bind.to_string())?;
-        send_with_descriptor(&ours, &line, descriptor)?;
+    for one in listeners {
+        let line = encode(&(one.bind.to_string(), one.file))?;
+        send_with_descriptor(&ours, &line, &one.descriptor)?;
     }
     io::Write::write_all(&mut &ours, b"\n")?;
     let channel = Channel::new(ours)?;
@@ -191,4 +219,35 @@ fn start(program: &Program, listeners: &[Inherited]) -> io::Result<NewProcess> {
         channel,
         is_kept: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_are_split_into_messages_of_bounded_size() {
+        let ticket = |name: String| -> PassedTicket {
+            let left = serde_json::json!({ "secs": 30, "nanos": 0 });
+            serde_json::from_value(serde_json::json!({
+                "name": name, "user_id": "7", "user_name": "🦀".repeat(256),
+                "is_staff": false, "login": null, "left": left,
+            }))
+            .unwrap()
+        };
+        assert!(ticket_lines(Vec::new(), 10_000).is_empty());
+        let tickets: Vec<_> = (0..101).map(|number| ticket(number.to_string())).collect();
+        let wanted = encode(&tickets).unwrap();
+        let lines = ticket_lines(tickets, 10_000);
+        let mut arrived = Vec::new();
+        for line in &lines {
+            assert!(line.len() <= 10_000);
+            match serde_json::from_slice(line).unwrap() {
+                FromOld::Tickets(tickets) => arrived.extend(tickets),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(encode(&arrived).unwrap(), wanted);
+        assert_eq!(ticket_lines(vec![ticket("alone".to_owned())], 10).len(), 1);
+    }
 }

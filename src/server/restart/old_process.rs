@@ -7,12 +7,16 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
+use std::path::Path;
 use std::time::Duration;
+
+use tokio::sync::mpsc::Sender;
 
 use super::MARK;
 use super::channel::{Channel, FromNew, FromOld, MESSAGE_BYTES_MAX, encode};
-use crate::net::{Bind, receive_with_descriptors};
+use crate::net::{Bind, FileIdentity, receive_with_descriptors};
 use crate::server::listeners::Inherited;
+use crate::server::signals::Signal;
 use crate::services::Services;
 
 /// How long the listeners may take to arrive, which were sent before this process was started.
@@ -61,8 +65,8 @@ impl OldProcess {
         stream.set_write_timeout(Some(RECEIVE_DEADLINE))?;
         Ok(Some(Self {
             listeners: receive_listeners(&stream)?,
+            pid: creator(&stream).unwrap_or_else(parent_id),
             stream,
-            pid: parent_id(),
         }))
     }
 
@@ -96,6 +100,7 @@ impl OldProcess {
     pub(in crate::server) async fn ready(
         self,
         listeners: &[Bind],
+        pid_file: Option<&Path>,
         services: &Services,
     ) -> (Decision, Draining) {
         let Ok(mut channel) = Channel::new(self.stream) else {
@@ -104,6 +109,7 @@ impl OldProcess {
         let ready = FromNew::Ready {
             pid: std::process::id(),
             listeners: listeners.iter().map(ToString::to_string).collect(),
+            pid_file: pid_file.map(Path::to_owned),
         };
         let deciding = async {
             channel.send(&ready).await?;
@@ -116,11 +122,21 @@ impl OldProcess {
                 }
             }
         };
-        let decision = match tokio::time::timeout(GO_DEADLINE, deciding).await {
+        let decided = tokio::time::timeout(GO_DEADLINE, deciding).await;
+        let has_died = match &decided {
+            Ok(Ok(message)) => message.is_none(),
+            Ok(Err(error)) => error.kind() != io::ErrorKind::InvalidData,
+            Err(_) => false,
+        };
+        if has_died {
+            tracing::warn!(old = self.pid, "the old process has died");
+            return (Decision::Go { reload: false }, Draining(None));
+        }
+        let decision = match decided {
             Ok(Ok(Some(FromOld::Go { reload }))) => Decision::Go { reload },
             Ok(Ok(Some(FromOld::Stop))) => Decision::Stop,
-            Ok(Ok(None | Some(FromOld::Tickets(_))) | Err(_)) => {
-                tracing::warn!(old = self.pid, "the old process has died");
+            Ok(Ok(None | Some(FromOld::Tickets(_) | FromOld::Reload)) | Err(_)) => {
+                tracing::warn!(old = self.pid, "the old process sent no valid decision");
                 Decision::Go { reload: false }
             }
             Err(_) => {
@@ -133,15 +149,45 @@ impl OldProcess {
 }
 
 impl Draining {
-    /// Takes over its tickets; returns when the old process has ended.
-    pub(in crate::server) async fn ended(self, services: &Services) {
+    /// Returns whether it had ended when this process took over.
+    pub(in crate::server) fn has_ended(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Takes over its tickets and the signals that it passes on; returns when the old process has
+    /// ended.
+    pub(in crate::server) async fn ended(self, services: &Services, signals: &Sender<Signal>) {
         let Some(mut channel) = self.0 else { return };
-        while let Ok(Some(message)) = channel.receive::<FromOld>().await {
-            if let FromOld::Tickets(tickets) = message {
-                services.settings().auth.add_tickets(tickets);
+        loop {
+            match channel.receive::<FromOld>().await {
+                Ok(Some(FromOld::Tickets(tickets))) => {
+                    services.settings().auth.add_tickets(tickets);
+                }
+                // One that finds no room follows others that nothing has handled yet.
+                Ok(Some(FromOld::Reload)) => drop(signals.try_send(Signal::Reload)),
+                // It has answered late: this process serves, and ends with it all the same.
+                Ok(Some(FromOld::Stop)) => drop(signals.try_send(Signal::Stop)),
+                Ok(Some(FromOld::Go { .. })) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!("the old process sent no valid message: {error}");
+                }
+                Ok(None) | Err(_) => return,
             }
         }
     }
+}
+
+/// Returns the process that has made a socket pair: with a wrapper around this program it is not the
+/// parent process.
+#[cfg(target_os = "linux")]
+fn creator(stream: &UnixStream) -> Option<u32> {
+    let credentials = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    credentials.pid.as_raw_nonzero().get().try_into().ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn creator(_: &UnixStream) -> Option<u32> {
+    None
 }
 
 /// Reads a line for each listener, with its descriptor, and an empty one at the end.
@@ -160,21 +206,29 @@ fn receive_listeners(stream: &UnixStream) -> io::Result<Vec<Inherited>> {
 
 fn pair(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Vec<Inherited>> {
     let lines = bytes.split(|byte| *byte == b'\n');
-    let binds: Vec<Bind> = lines
+    let entries: Vec<(Bind, Option<FileIdentity>)> = lines
         .filter(|line| !line.is_empty())
         .map(|line| {
-            let text: String = serde_json::from_slice(line)?;
-            text.parse().map_err(|error| invalid(format!("{error}")))
+            let (text, file): (String, _) = serde_json::from_slice(line)?;
+            let bind = text.parse().map_err(|error| invalid(format!("{error}")))?;
+            Ok((bind, file))
         })
         .collect::<io::Result<_>>()?;
-    if binds.len() != descriptors.len() {
+    if entries.len() != descriptors.len() {
         return Err(invalid(format!(
             "expected {} listeners of the old process, found {}",
-            binds.len(),
+            entries.len(),
             descriptors.len()
         )));
     }
-    Ok(binds.into_iter().zip(descriptors).collect())
+    let listeners = entries.into_iter().zip(descriptors);
+    Ok(listeners
+        .map(|((bind, file), descriptor)| Inherited {
+            bind,
+            file,
+            descriptor,
+        })
+        .collect())
 }
 
 fn invalid(what: String) -> io::Error {
@@ -189,14 +243,16 @@ mod tests {
     #[test]
     fn listeners_arrive_with_their_addresses() {
         let (old, new) = UnixStream::pair().unwrap();
-        for bind in ["[::1]:8000", "unix:/run/a b.sock"] {
-            let line = encode(&bind).unwrap();
+        let sent = [("[::1]:8000", None), ("unix:/run/a b.sock", Some((1, 2)))];
+        for entry in &sent {
+            let line = encode(entry).unwrap();
             send_with_descriptor(&old, &line, &old).unwrap();
         }
         (&old).write_all(b"\n").unwrap();
         let received = receive_listeners(&new).unwrap();
-        let binds: Vec<String> = received.iter().map(|(bind, _)| bind.to_string()).collect();
-        assert_eq!(binds, ["[::1]:8000", "unix:/run/a b.sock"]);
+        let found = received.iter().map(|one| (one.bind.to_string(), one.file));
+        let sent = sent.map(|(bind, file)| (bind.to_owned(), file));
+        assert_eq!(found.collect::<Vec<_>>(), sent);
     }
 
     #[test]
@@ -215,9 +271,15 @@ mod tests {
             receive_listeners(&new).unwrap_err().kind()
         };
         assert_eq!(wrong(b""), io::ErrorKind::UnexpectedEof);
-        assert_eq!(wrong(b"\"[::1]:80\"\n"), io::ErrorKind::UnexpectedEof);
-        assert_eq!(wrong(b"\"[::1]:80\"\n\n"), io::ErrorKind::InvalidData); // no descriptor
-        assert_eq!(wrong(b"\"80\"\n\n"), io::ErrorKind::InvalidData);
+        assert_eq!(
+            wrong(b"[\"[::1]:80\",null]\n"),
+            io::ErrorKind::UnexpectedEof
+        );
+        assert_eq!(
+            wrong(b"[\"[::1]:80\",null]\n\n"),
+            io::ErrorKind::InvalidData
+        ); // no descriptor
+        assert_eq!(wrong(b"[\"80\",null]\n\n"), io::ErrorKind::InvalidData);
         assert_eq!(
             wrong(b"GET / HTTP/1.1\r\n\r\n\n\n"),
             io::ErrorKind::InvalidData

@@ -289,6 +289,7 @@ class Listener(unittest.TestCase):
         until(lambda: float(started()) > float(before), "the metrics of the new process")
         server.ended(old)
         self.assertEqual(self.ask(server, "/health/")[0], 200)
+        server.alone(old)
         server.restart()
         self.assertEqual(self.ask(server, "/health/")[0], 200)
 

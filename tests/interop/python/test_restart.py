@@ -403,6 +403,20 @@ class Failure(Case):
         self.assertRegex(server.log(), rf"ERROR.*cannot listen at 127\.0\.0\.1:{port}")
         self.still_serves(server, peer, pid)
 
+    def test_too_few_open_files_and_a_log_that_cannot_be_written_are_said(self):
+        server = self.start()
+        pid, peer = server.pid, self.enterContext(Peer(server, "/ws/echo/"))
+        server.install(f'#!/bin/sh\nulimit -n 60\nexec {binary()} "$@"\n')
+        server.begin_restart()
+        server.failed()
+        self.assertRegex(server.log(), r"ERROR.*the limit of open files is 60")
+        server.install(binary())
+        server.write(config() + '[log]\nfile = "files/large.bin/log"\n')
+        server.begin_restart()
+        server.failed(times=2)
+        self.assertRegex(server.log(), r"ERROR.*oneport\.toml:\d+:\d+.*large\.bin")
+        self.still_serves(server, peer, pid)
+
     def test_a_program_that_takes_long_is_waited_for(self):
         server = self.start()
         peer = self.enterContext(Peer(server, "/ws/echo/"))
@@ -442,6 +456,60 @@ class Signals(Case):
         server.wait_for_log("is ignored")
         raw.say(CLOSE, close_payload(1012))
         server.ended(old)
+
+    def test_sigusr2_is_ignored_while_the_process_before_drains(self):
+        server = self.start()
+        raw = self.enterContext(RawSocket(server, "/ws/echo/"))
+        server.begin_restart()
+        old = server.replaced()
+        self.assertEqual(raw.frame().code, 1012)
+        server.begin_restart()
+        server.wait_for_log("has replaced still drains; SIGUSR2 is ignored")
+        self.assertEqual(server.children(), [])
+        raw.say(CLOSE, close_payload(1012))
+        server.ended(old)
+        server.alone(old)
+        server.restart()
+        self.assertNotIn("ERROR", server.log())
+
+    def test_a_process_that_stops_while_the_one_before_drains_is_no_error(self):
+        server = self.start()
+        raw = self.enterContext(RawSocket(server, "/ws/echo/"))
+        server.begin_restart()
+        old = server.replaced()
+        self.assertEqual(raw.frame().code, 1012)
+        server.stop()
+        server.wait_for_log("the process that serves has stopped")
+        raw.say(CLOSE, close_payload(1012))
+        server.ended(old)
+        self.assertNotIn("ERROR", server.log())
+
+    def test_sighup_to_a_process_that_drains_reloads_the_one_that_serves(self):
+        server = self.start()
+        raw = self.enterContext(RawSocket(server, "/ws/echo/"))
+        server.begin_restart()
+        old = server.replaced()
+        self.assertEqual(raw.frame().code, 1012)
+        server.write(config(body="two"))
+        os.kill(old.pid, signal.SIGHUP)
+        until(lambda: server.reloads() == 1, lambda: f"a reload of the new process\n{server.log()}")
+        self.assertEqual(server.request("/version/")[2], b"two")
+        self.assertIn("SIGHUP is passed on", server.log())
+        raw.say(CLOSE, close_payload(1012))
+        server.ended(old)
+
+    def test_sigterm_ends_the_new_process_at_once_although_the_old_one_serves_for_a_while(self):
+        text = config() + '[server.drain]\ndelay = "5s"\n'
+        server = self.enterContext(RestartServer(text, files={"files/a": "a"}))
+        server.install("#!/bin/sh\nexec sleep 1000\n")
+        server.begin_restart()
+        child = until(server.children, "a new process")[0]
+        server.signal(signal.SIGTERM)
+        until(lambda: not exists(child), "the end of the new process")
+        self.assertEqual(server.request("/health/")[0], 503)
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("SIGHUP is ignored")
+        server.wait()
 
     def test_sigterm_ends_both(self):
         server, child = self.slow_restart()
@@ -536,6 +604,36 @@ class Addresses(Case):
         self.assertEqual(get(("127.0.0.1", added)), 200)
         self.assertEqual(get(str(server.directory / "run/new.sock")), 200)
         self.assertFalse((server.directory / "run/old.sock").exists())
+
+    def test_the_file_of_another_server_at_the_path_of_a_unix_socket_is_left_alone(self):
+        server = self.start(server='bind = ["127.0.0.1:0", { address = "unix:run/a.sock", mode = "0600" }]', bind=None)
+        path = server.directory / "run/a.sock"
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            path.chmod(0o666)
+            server.restart()
+            server.restart()
+            self.assertRegex(server.log(), r"WARN.*a\.sock is gone, or another program's")
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o666)
+            server.stop()
+            self.assertTrue(path.exists())
+
+    @unittest.skipUnless(shutil.which("ss"), "needs ss")
+    def test_a_backlog_that_has_changed(self):
+        bind = 'bind = [{{ address = "127.0.0.1:0", backlog = {} }}]'
+        server = self.start(server=bind.format(77), bind=None)
+
+        def backlog():
+            command = ["ss", "-Hltn", f"sport = :{server.port}"]
+            return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[2])
+
+        self.assertEqual(backlog(), 77)
+        server.reload(config(server=bind.format(99)))
+        self.assertEqual(backlog(), 99)
+        server.write(config(server=bind.format(55)))
+        server.restart()
+        self.assertEqual(backlog(), 55)
 
     def test_inherited_descriptors_of_systemd_stay_what_they_are(self):
         with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:

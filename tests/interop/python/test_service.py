@@ -173,6 +173,15 @@ class PidFile(unittest.TestCase):
         server.ended(old)
         self.assertEqual(path.read_text(encoding="utf-8"), f"{server.pid}\n")
 
+    def test_a_restart_that_moves_it_removes_the_one_before(self):
+        server = self.start()
+        self.names(server)
+        server.write(config('pid_file = "run/other.pid"'))
+        server.restart()
+        other = server.directory / "run/other.pid"
+        self.names(server, other)
+        self.assertEqual(list(other.parent.iterdir()), [other])
+
     def test_a_restart_that_fails_leaves_it(self):
         server = self.start()
         text = server.config.read_text(encoding="utf-8")

@@ -113,6 +113,8 @@ class Service(unittest.TestCase):
     def restarted(self, before):
         until(lambda: self.main_pid() not in (0, before), lambda: f"another main process\n{self.log()}\n{self.systemd.log()}")
         until(lambda: not exists(before), lambda: f"the end of the old process\n{self.log()}")
+        ended = f"this one has replaced has ended old={before}"
+        until(lambda: ended in self.log(), lambda: f"the end of the old process in the log\n{self.log()}")
         return self.main_pid()
 
     def test_restarts_reloads_and_the_watchdog_leave_the_service_active(self):

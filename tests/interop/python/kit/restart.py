@@ -109,11 +109,17 @@ class Restarts:
         return old
 
     def restart(self):
-        """Replaces the process, and waits for the end of the old one."""
+        """Replaces the process, and waits for the end of the old one, and until the new one knows it."""
         self.begin_restart()
         old = self.replaced()
         self.ended(old)
+        self.alone(old)
         return self.pid
+
+    def alone(self, old):
+        """Waits until the process knows that the old one has ended: it refuses to be replaced before."""
+        found = rf"this one has replaced has ended.* old={old.pid}\b"
+        until(lambda: re.search(found, self.log()), lambda: f"the end of the old process in the log\n{self.log()}")
 
     def ended(self, old, wanted=0):
         try:
