@@ -345,6 +345,7 @@ class Traces(unittest.TestCase):
             self.assertEqual((sent.kind, delivered.kind), (Span.SPAN_KIND_PRODUCER, Span.SPAN_KIND_CONSUMER))
 
     def test_failed_request_is_an_error(self):
+        self.upstream.server.shutdown()
         self.upstream.server.server_close()
         with Collector() as collector:
             with self.server(collector.url) as server:
