@@ -196,8 +196,12 @@ class Log(Chaos):
                 self.requests(server, 1)
                 return LOST.search(server.log() + place.read_text(encoding="utf-8", errors="replace"))
 
+            def grows():
+                self.requests(server, 1)
+                return place.stat().st_size > before
+
             until(told, lambda: f"a line about those that were lost\n{server.log()}")
-            until(lambda: place.stat().st_size > before, "lines in the file again")
+            until(grows, "lines in the file again")
             self.ends_in_order(server, peer)
 
 

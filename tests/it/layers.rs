@@ -114,6 +114,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
     (
         "libc",
         &[
+            "cli/top/terminal.rs",
             "net/send_file.rs",
             "http/views/static_files/refusal.rs",
             "server/signals.rs",
