@@ -41,8 +41,9 @@ LONG = "/" + "x" * 4000
 LOST = re.compile(r"^.*\d+.*\blines?\b.*(?:lost|dropped).*$|^.*(?:lost|dropped).*\d+.*\blines?\b.*$", re.MULTILINE)
 
 
-def config(body="old", style="text"):
-    return CONFIG.format(body=body, format=style)
+def config(body="old", style="text", log=""):
+    """`log`: a further line of `[log]`, which a reload applies too."""
+    return CONFIG.format(body=body, format=style).replace("[log]", f"[log]\n{log}")
 
 
 class Log(Chaos):
@@ -75,12 +76,12 @@ class Log(Chaos):
 
         return until(lost, "lines to be lost", 60)
 
-    def goes_on(self, server, count=REQUESTS):
+    def goes_on(self, server, count=REQUESTS, log=""):
         """Requests, a socket and a reload work, and memory stays within its bounds; returns the open socket."""
         peer = self.peer(server)
         self.requests(server, count)
         self.is_open(peer)
-        self.reload(server, config("new"), "/page/", b"new")
+        self.reload(server, config("new", log=log), "/page/", b"new")
         self.is_open(peer)
         self.assert_memory_grew_by_at_most(24)
         return peer
@@ -185,9 +186,10 @@ class Log(Chaos):
         """The other lines go on, and how many of the access log were lost is told once there is room."""
         with Disk("256k") as disk:
             place = disk.directory / "access.log"
-            server = self.start(config().replace("[log]", f'[log]\naccess_file = "{place}"'), limits=disk.limits)
+            log = f'access_file = "{place}"'
+            server = self.start(config(log=log), limits=disk.limits)
             disk.fill(server.pid)
-            peer = self.goes_on(server, 500)
+            peer = self.goes_on(server, 500, log)
             self.assertGreater(self.lost(server), 0)
             disk.free(server.pid)
             before = place.stat().st_size
