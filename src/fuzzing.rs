@@ -164,6 +164,11 @@ pub fn layer_message(bytes: &[u8]) -> Option<Vec<u8>> {
         } => wire::counted(id, queued, dropped),
         wire::Message::Registered { node } => wire::registered(node),
         wire::Message::Newest { node, number } => wire::newest(node, &number),
+        wire::Message::Span {
+            numbers,
+            group,
+            span,
+        } => wire::span(&numbers, group, &span),
     })
 }
 

@@ -18,7 +18,7 @@ use crate::channels::group::Group;
 use crate::channels::options::SPACE_TIMEOUT;
 use crate::channels::{Event, GroupName, LayerError, Sent};
 use crate::config::LayerFormat;
-use crate::telemetry::{self, trace};
+use crate::telemetry;
 
 impl Remote {
     /// Sends an event to a group's members. Returns the number of members in this process.
@@ -194,7 +194,6 @@ impl Remote {
             except,
             count: None,
             number: None, // so does it here
-            span: trace::current_bytes(),
         }
     }
 

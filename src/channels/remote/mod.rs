@@ -17,6 +17,7 @@ mod connection;
 mod core_sync;
 mod delivery_probe;
 mod echoes;
+mod event_spans;
 pub(crate) mod fernet;
 mod group_send;
 mod group_sequences;
@@ -59,6 +60,7 @@ use tokio::sync::{Notify, oneshot};
 use self::channels_redis_codec::{CLOCK_DIFFERENCE, ChannelsRedisCodec};
 use self::channels_redis_core::ChannelsRedisCore;
 use self::echoes::Echoes;
+use self::event_spans::EventSpans;
 use self::fernet::Fernet;
 use self::group_subscriptions::{GroupSubscriptions, shares_history};
 use self::names::RedisNames;
@@ -100,6 +102,7 @@ struct RemoteInner {
     outbox: Outbox,
     subscriptions: Arc<Subscriptions>,
     echoes: Arc<Echoes>,
+    event_spans: EventSpans,
     /// Notified when the connection is made or lost, and when a channel that is not a group's is
     /// subscribed to.
     changed: Notify,
@@ -186,6 +189,7 @@ impl Remote {
             core,
             subscriptions,
             echoes,
+            event_spans: EventSpans::default(),
             changed: Notify::new(),
             read_queue: ReadQueue::default(),
             registry: RegistryBuffer::default(),

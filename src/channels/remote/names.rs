@@ -90,6 +90,11 @@ impl RedisNames {
         format!("{}:nodes", self.own_prefix)
     }
 
+    /// Returns the channel that every Oneport subscribes to that traces.
+    pub(super) fn spans_channel(&self) -> String {
+        format!("{}:spans", self.own_prefix)
+    }
+
     /// Returns the channel that one Oneport subscribes to.
     pub(super) fn node_channel(&self, node: u64) -> String {
         format!("{}:node:{node:016x}", self.own_prefix)

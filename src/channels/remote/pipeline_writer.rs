@@ -53,6 +53,11 @@ impl Connection {
         let mut counts = Vec::with_capacity(batch.len());
         let mut last_seqs: HashMap<&GroupName, u64> = HashMap::new();
         for command in &*batch {
+            if let Some((append, span)) = command.kind.traced() {
+                let channel = self.remote.0.names.spans_channel();
+                let payload = wire::span(&(&append.head).into(), append.group.as_str(), span);
+                commands.push(publish(&channel, &payload));
+            }
             let before = commands.len();
             let seq_before = match &command.kind {
                 CommandKind::Append(append) if append.retention == Retention::History => {
@@ -67,6 +72,9 @@ impl Connection {
         let mut replies = replies.into_iter();
         let mut failed = None;
         for (mut command, count) in std::mem::take(batch).into_iter().zip(counts) {
+            if command.kind.traced().is_some() {
+                replies.next(); // the event counts, not its span
+            }
             let mut taken = replies.by_ref().take(count);
             let own: RedisResult<Vec<Value>> = taken.by_ref().collect();
             taken.for_each(drop); // those after an error: the next replies are those of others

@@ -14,6 +14,7 @@ use crate::channels::group::Group;
 use crate::channels::local_groups::LocalGroups;
 use crate::channels::presence::PresenceChange;
 use crate::channels::{Event, GroupName};
+use crate::telemetry::trace;
 
 /// The bytes charged for a command besides its event.
 pub(super) const COMMAND_BYTES: usize = 256;
@@ -68,6 +69,8 @@ pub(super) struct HistoryAppend {
     /// How many events the group keeps and for how long, if this process knows.
     pub(super) bounds: Option<(usize, Duration)>,
     pub(super) attempt: Attempt,
+    /// The sender's span, if its trace is recorded.
+    pub(super) span: Option<[u8; 24]>,
     /// True if the members of this process have it, without waiting for Redis.
     is_delivered_early: bool,
 }
@@ -125,6 +128,14 @@ impl CommandKind {
         }
     }
 
+    /// Returns an event with the span of its sender.
+    pub(super) fn traced(&self) -> Option<(&HistoryAppend, &[u8; 24])> {
+        match self {
+            Self::Append(append) => Some((append, append.span.as_ref()?)),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_event(&self) -> bool {
         !matches!(
             self,
@@ -155,6 +166,7 @@ impl HistoryAppend {
             retention,
             bounds,
             attempt: Attempt::Unsent,
+            span: trace::current_bytes(),
             is_delivered_early: false,
         }
     }

@@ -1,9 +1,9 @@
 //! Receive: handles the messages from Redis, and delivers them to the members of this process.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{Counter, counter};
 
 use super::Remote;
 use super::channels_redis_codec::{DecodeError, Unreadable};
@@ -23,6 +23,9 @@ use crate::telemetry::trace::{self, Span, SpanKind, TraceContext};
 
 /// The longest message that is accepted.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Looked up once: each lookup takes a lock that all share.
+static RECEIVED: LazyLock<Counter> = LazyLock::new(|| counter!("oneport_layer_received_total"));
 
 impl Remote {
     /// Handles one message of a subscription.
@@ -48,7 +51,7 @@ impl Remote {
         } else {
             match self.0.codec.read(payload) {
                 Ok((event, _)) => {
-                    counter!("oneport_layer_received_total").increment(1);
+                    RECEIVED.increment(1);
                     self.0.local.channels().receive(channel, event);
                 }
                 Err(error) => self.drop_unreadable(channel, &error),
@@ -90,7 +93,7 @@ impl Remote {
         if channels.is_empty() {
             return self.drop_from_inbox(message, &Unreadable::NoRecipients.into());
         }
-        counter!("oneport_layer_received_total").increment(1);
+        RECEIVED.increment(1);
         for channel in channels {
             match self.0.core.group_of(&channel) {
                 Some(group) => self.receive_event(&group, &event).await,
@@ -105,7 +108,7 @@ impl Remote {
         };
         match self.0.codec.read(payload) {
             Ok((event, _)) => {
-                counter!("oneport_layer_received_total").increment(1);
+                RECEIVED.increment(1);
                 self.receive_event(group.name(), &event).await;
             }
             Err(error) => self.drop_unreadable(name, &error),
@@ -138,11 +141,11 @@ impl Remote {
         if is_ours {
             self.0.outbox.probe.returned(name, &head);
         }
-        let _span = head
-            .span
-            .filter(|_| !is_ours && trace::is_on())
-            .and_then(|span| self.delivery_span(name, span));
-        counter!("oneport_layer_received_total").increment(u64::from(!is_ours));
+        let _span = match !is_ours && trace::is_on() {
+            true => self.delivery_span(name, &head),
+            false => None,
+        };
+        RECEIVED.increment(u64::from(!is_ours));
         let except = head.except.filter(|_| is_ours);
         let tally = head.count.map(|_| Arc::<DeliveryTally>::default());
         let new = NewEvent {
@@ -227,7 +230,8 @@ impl Remote {
 
     /// Starts the span of an event from another process, if it has members here.
     #[cold]
-    fn delivery_span(&self, group: &str, sender: [u8; 24]) -> Option<Box<Span>> {
+    fn delivery_span(&self, group: &str, head: &Head) -> Option<Box<Span>> {
+        let sender = self.0.event_spans.take(&head.into(), group)?;
         self.0.local.find(group)?;
         let sender = TraceContext::from_bytes(&sender)?;
         let mut span = Span::remote_child(&sender, SpanKind::Consumer, "group_deliver");
@@ -295,7 +299,7 @@ impl Remote {
     fn on_node_message(&self, payload: &[u8]) {
         match wire::read(payload) {
             Some(Message::Channel { name, event }) => {
-                counter!("oneport_layer_received_total").increment(1);
+                RECEIVED.increment(1);
                 self.0.local.channels().receive(name, event);
             }
             Some(Message::Request { caller, id, json }) => self.on_request(caller, id, json),
@@ -307,6 +311,15 @@ impl Remote {
             }) => self.0.pending_calls.on_counts(id, queued, dropped),
             Some(Message::Registered { node }) if node != self.0.node => self.compare_presence(),
             Some(Message::Registered { .. }) => {}
+            Some(Message::Span {
+                numbers,
+                group,
+                span,
+            }) => {
+                if numbers.id.node != self.0.node {
+                    self.0.event_spans.add(numbers, group, span);
+                }
+            }
             Some(Message::Event { .. } | Message::Newest { .. }) | None => {
                 telemetry::event_dropped("malformed");
             }

@@ -50,6 +50,7 @@ use super::scripts;
 use super::topology::{KeyMap, Topology};
 use crate::config::LayerFormat;
 use crate::tasks::TaskSet;
+use crate::telemetry::trace;
 
 /// The pause before connecting again: the first one, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -179,10 +180,13 @@ impl Remote {
             let reader = connection.clone().read_pubsub(stream, ahead, activity);
             set.spawn(until_cancelled(ending.clone(), reader));
         }
-        for own in [
-            self.0.names.nodes_channel(),
-            self.0.names.node_channel(self.0.node),
-        ] {
+        let is_traced = trace::is_on() && self.0.format == LayerFormat::Oneport;
+        let own = [
+            Some(self.0.names.nodes_channel()),
+            Some(self.0.names.node_channel(self.0.node)),
+            is_traced.then(|| self.0.names.spans_channel()),
+        ];
+        for own in own.into_iter().flatten() {
             let sink = &mut connections[connection.commands.subscription_server(own.as_bytes())];
             let subscribed = self.with_timeout(sink.sink.subscribe(&own)).await;
             let asked = CommandLabel::new("SUBSCRIBE", &own);

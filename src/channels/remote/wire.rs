@@ -2,14 +2,17 @@
 //!
 //! All numbers are big-endian. A message begins with its version (1) and its kind:
 //!
-//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64`, `count u64` a
-//!   sequence number and the sender's span (`trace 16 bytes, span 8 bytes`) if their flags are set,
-//!   then the body. An offset of 0 means that the event is in no shared history.
+//! - event: `flags u8, node u64, seq u64, epoch u64, offset u64`, then `except u64`, `count u64` and
+//!   a sequence number if their flags are set, then the body. An offset of 0 means that the event is
+//!   in no shared history.
 //! - channel: the length of a channel's name `u8`, the name, the body.
 //! - question: `caller u64, id u64`, JSON. answer: `id u64`, JSON.
 //! - counted: `id u64, queued u32, dropped u32`.
 //! - registered: `node u64`, a process that has registered its members again.
 //! - newest: `node u64`, and the sequence number of that process's newest event in a group.
+//! - span: the sender's span (`trace 16 bytes, span 8 bytes`) of the event that comes next with these
+//!   numbers: `node u64, seq u64, sequence u32, number u64`, and the name of its group. It has a
+//!   channel of its own, to which a process subscribes that reads it.
 //!
 //! A sequence number: `sequence u32, number u64, age u32`, the age of the sequence in milliseconds.
 //!
@@ -35,6 +38,7 @@ const KIND_REPLY: u8 = 4;
 const KIND_COUNTED: u8 = 5;
 const KIND_REGISTERED: u8 = 6;
 const KIND_NEWEST: u8 = 7;
+const KIND_SPAN: u8 = 8;
 
 const BODY_TEXT: u8 = 1;
 const BODY_BYTES: u8 = 2;
@@ -45,7 +49,7 @@ const FLAG_DELIVERED_BY_SENDER: u8 = 1;
 const FLAG_EXCEPT: u8 = 2;
 const FLAG_COUNT: u8 = 4;
 const FLAG_NUMBER: u8 = 8;
-const FLAG_SPAN: u8 = 16;
+const FLAGS: u8 = FLAG_DELIVERED_BY_SENDER | FLAG_EXCEPT | FLAG_COUNT | FLAG_NUMBER;
 
 /// The head of an event without its position, which Redis adds after it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -59,8 +63,24 @@ pub(crate) struct Head {
     pub(crate) count: Option<u64>,
     /// Its number in the group, if it is sent at most once.
     pub(crate) number: Option<SequenceNumber>,
-    /// The sender's span, if its trace is recorded.
-    pub(crate) span: Option<[u8; 24]>,
+}
+
+/// The numbers by which an event's span finds it: those of its head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct EventNumbers {
+    pub(crate) id: EventId,
+    pub(crate) sequence: u32,
+    pub(crate) number: u64,
+}
+
+impl From<&Head> for EventNumbers {
+    fn from(head: &Head) -> Self {
+        Self {
+            id: head.id,
+            sequence: head.number.map_or(0, |number| number.sequence),
+            number: head.number.map_or(0, |number| number.number),
+        }
+    }
 }
 
 /// A message that was read.
@@ -96,6 +116,11 @@ pub(crate) enum Message<'a> {
         node: u64,
         number: SequenceNumber,
     },
+    Span {
+        numbers: EventNumbers,
+        group: &'a str,
+        span: [u8; 24],
+    },
 }
 
 /// Returns the part of an event's message before its position.
@@ -107,8 +132,7 @@ pub(crate) fn head(head: &Head) -> Vec<u8> {
         flag(head.is_delivered_by_sender, FLAG_DELIVERED_BY_SENDER)
             | flag(head.except.is_some(), FLAG_EXCEPT)
             | flag(head.count.is_some(), FLAG_COUNT)
-            | flag(head.number.is_some(), FLAG_NUMBER)
-            | flag(head.span.is_some(), FLAG_SPAN),
+            | flag(head.number.is_some(), FLAG_NUMBER),
     );
     out.extend(head.id.node.to_be_bytes());
     out.extend(head.id.seq.to_be_bytes());
@@ -117,13 +141,12 @@ pub(crate) fn head(head: &Head) -> Vec<u8> {
 
 /// Returns the part of an event's message after its position.
 pub(crate) fn tail(head: &Head, event: &Event) -> Vec<u8> {
-    let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 58);
+    let mut out = Vec::with_capacity(event.size() + event.event_type().len() + 34);
     out.extend(head.except.iter().flat_map(|number| number.to_be_bytes()));
     out.extend(head.count.iter().flat_map(|number| number.to_be_bytes()));
     if let Some(number) = &head.number {
         sequence_number(number, &mut out);
     }
-    out.extend(head.span.iter().flatten());
     body(event, &mut out);
     out
 }
@@ -181,6 +204,17 @@ pub(crate) fn newest(node: u64, number: &SequenceNumber) -> Vec<u8> {
     let mut out = vec![VERSION, KIND_NEWEST];
     out.extend(node.to_be_bytes());
     sequence_number(number, &mut out);
+    out
+}
+
+pub(crate) fn span(of: &EventNumbers, group: &str, span: &[u8; 24]) -> Vec<u8> {
+    let mut out = vec![VERSION, KIND_SPAN];
+    out.extend(span);
+    out.extend(of.id.node.to_be_bytes());
+    out.extend(of.id.seq.to_be_bytes());
+    out.extend(of.sequence.to_be_bytes());
+    out.extend(of.number.to_be_bytes());
+    out.extend(group.as_bytes());
     out
 }
 
@@ -268,6 +302,18 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Message<'_>> {
                 number: read_sequence_number(&mut rest)?,
             })
         }
+        KIND_SPAN => {
+            let (span, mut rest) = rest.split_first_chunk()?;
+            Some(Message::Span {
+                span: *span,
+                numbers: EventNumbers {
+                    id: event_id(&mut rest)?,
+                    sequence: number32(&mut rest)?,
+                    number: number(&mut rest)?,
+                },
+                group: std::str::from_utf8(rest).ok()?,
+            })
+        }
         KIND_COUNTED => {
             let mut rest = rest;
             let id = number(&mut rest)?;
@@ -294,7 +340,11 @@ pub(crate) fn read_stored(head: &[u8], tail: &[u8]) -> Option<(Head, Event)> {
     Some((head, read_body(tail)?))
 }
 
+/// Reads what the flags announce. An unknown flag announces bytes that would be taken for the body.
 fn read_head(flags: u8, id: EventId, rest: &mut &[u8]) -> Option<Head> {
+    if flags & !FLAGS != 0 {
+        return None;
+    }
     Some(Head {
         id,
         is_delivered_by_sender: flags & FLAG_DELIVERED_BY_SENDER != 0,
@@ -310,17 +360,7 @@ fn read_head(flags: u8, id: EventId, rest: &mut &[u8]) -> Option<Head> {
             0 => None,
             _ => Some(read_sequence_number(rest)?),
         },
-        span: match flags & FLAG_SPAN {
-            0 => None,
-            _ => Some(read_span(rest)?),
-        },
     })
-}
-
-fn read_span(bytes: &mut &[u8]) -> Option<[u8; 24]> {
-    let (span, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*span)
 }
 
 fn read_sequence_number(bytes: &mut &[u8]) -> Option<SequenceNumber> {
@@ -400,7 +440,6 @@ mod tests {
                     except,
                     count,
                     number: None,
-                    span: count.map(|_| [7; 24]),
                 };
                 let kept = read_stored(&head(&of), &tail(&of, &event)).unwrap();
                 assert_eq!((kept.0, kept.1.shown()), (of, event.shown()));
@@ -469,6 +508,39 @@ mod tests {
     }
 
     #[test]
+    fn a_span_is_read_with_the_numbers_of_its_event() {
+        let numbers = EventNumbers {
+            id: EventId { node: 3, seq: 9 },
+            sequence: 4,
+            number: u64::MAX,
+        };
+        let sent = span(&numbers, "room_\u{e4}", &[7; 24]);
+        let Some(Message::Span {
+            numbers: found,
+            group,
+            span,
+        }) = read(&sent)
+        else {
+            panic!("expected a span");
+        };
+        assert_eq!((found, group, span), (numbers, "room_\u{e4}", [7; 24]));
+        assert!(read(&sent[..50]).is_none());
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused() {
+        let of = Head::default();
+        for flag in [16, 32, 64, 128] {
+            let mut sent = event(&of, &Event::text("a"));
+            sent[2] |= flag;
+            assert!(read(&sent).is_none(), "{flag}");
+            let mut kept = head(&of);
+            kept[2] |= flag;
+            assert!(read_stored(&kept, &tail(&of, &Event::text("a"))).is_none());
+        }
+    }
+
+    #[test]
     fn counts_are_read() {
         let counts = counted(4, 5, 6);
         let Some(Message::Counted {
@@ -486,14 +558,14 @@ mod tests {
         #[test]
         fn garbage_is_refused_and_no_more(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = read(&bytes);
-            let mut ours = vec![VERSION, bytes.len() as u8 % 8];
+            let mut ours = vec![VERSION, bytes.len() as u8 % 10];
             ours.extend(&bytes);
             let _ = read(&ours);
         }
 
         #[test]
-        fn every_shorter_message_is_refused_or_another(at in 0..35_usize) {
-            let of = Head { count: Some(1), span: Some([1; 24]), ..Head::default() };
+        fn every_shorter_message_is_refused_or_another(at in 0..45_usize) {
+            let of = Head { count: Some(1), ..Head::default() };
             let whole = event(&of, &Event::text("a"));
             prop_assert!(read(&whole[..at.min(whole.len() - 2)]).is_none());
         }
