@@ -184,6 +184,17 @@ impl<S: Serve> Listeners<S> {
         Ok(())
     }
 
+    /// Sets them back, if a configuration with other `wanted` ones is not applied after all.
+    pub(super) fn reset_access(&self, wanted: &[Listen]) {
+        for listen in wanted {
+            for entry in &self.open {
+                if entry.listen.address == listen.address && !entry.listen.has_access_of(listen) {
+                    let _ = entry.set_access(&entry.listen); // as at an entry that fails
+                }
+            }
+        }
+    }
+
     /// Accepts at exactly the wanted entries: at `opened`, which are those that were [`missing`],
     /// and at the open ones that stay. `service` makes the service of a listener's new connections,
     /// for those that stay too. Returns what closes the others: they accept until it is polled.

@@ -97,6 +97,11 @@ impl MetricsListeners {
         self.listeners.set_access(&config.metrics.bind)
     }
 
+    /// Sets them back, if a configuration is not applied after all.
+    pub(super) fn reset_access(&self, config: &Config) {
+        self.listeners.reset_access(&config.metrics.bind);
+    }
+
     /// Accepts at exactly the addresses of a new configuration. Returns what closes the others.
     pub(super) fn apply(&mut self, config: &Config, opened: Opened) -> Closing<MetricsServer> {
         announce(&opened);

@@ -314,11 +314,15 @@ impl Reloader {
         listeners
             .set_access(&config.server.bind)
             .map_err(|error| sentences(&problem_of(&config.server.location, &error)))?;
-        metrics
-            .set_access(&config)
-            .map_err(|error| sentences(&problem_of(&config.metrics.location, &error)))?;
-        telemetry::reconfigure_log(&config.log.settings())
-            .map_err(|error| sentences(&log_problems(&config.log, &error)))?;
+        if let Err(error) = metrics.set_access(&config) {
+            listeners.reset_access(&config.server.bind);
+            return Err(sentences(&problem_of(&config.metrics.location, &error)));
+        }
+        if let Err(error) = telemetry::reconfigure_log(&config.log.settings()) {
+            listeners.reset_access(&config.server.bind);
+            metrics.reset_access(&config);
+            return Err(sentences(&log_problems(&config.log, &error)));
+        }
 
         // From here on nothing fails.
         let warnings = sentences(&warnings);

@@ -283,4 +283,6 @@ async fn permissions_of_a_unix_socket_follow_its_entry_all_or_none() {
         .set_access(&[entry("a", 0o660), entry("b", 0o600)])
         .unwrap();
     assert_eq!((mode("a"), mode("b")), (0o660, 0o600));
+    listeners.reset_access(&[entry("a", 0o660), entry("b", 0o600)]);
+    assert_eq!((mode("a"), mode("b")), (0o600, 0o600));
 }
