@@ -18,11 +18,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use metrics::histogram;
+use metrics::{Histogram, histogram};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -446,10 +446,14 @@ impl Group {
     }
 }
 
+/// Looked up once: each lookup takes a lock that all share.
+static DELIVERY_DURATION: LazyLock<Histogram> =
+    LazyLock::new(|| histogram!("oneport_group_delivery_duration_seconds"));
+
 fn finish(batch: &Batch, since: Instant) {
     if telemetry::measures_time() {
         let seconds = since.elapsed().as_secs_f64();
-        histogram!("oneport_group_delivery_duration_seconds").record(seconds);
+        DELIVERY_DURATION.record(seconds);
     }
     if let Some(tally) = batch.tally() {
         tally.finish();

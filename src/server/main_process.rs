@@ -99,8 +99,8 @@ async fn report(systemd: Systemd, gateway: Gateway) {
     let services = gateway.services();
     let tasks = &services.tasks;
     let answered = || {
-        let snapshot = services.metrics.as_ref()?.snapshot();
-        Some(snapshot.sum("oneport_requests_total", &[]))
+        let metrics = services.metrics.as_ref()?;
+        Some(metrics.sum("oneport_requests_total"))
     };
     let (mut before, mut last) = (answered(), String::new());
     loop {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use metrics::{counter, gauge};
+use metrics::{Gauge, counter, gauge};
 use tokio::time::Instant;
 
 use super::health::Availability;
@@ -95,21 +95,42 @@ fn is_good(status: StatusCode, expected: &[u16]) -> bool {
     }
 }
 
+/// The gauges of one URL. Held as long as they have values.
+#[derive(Debug)]
+pub(super) struct UpstreamGauges {
+    servers: Gauge,
+    up: Gauge,
+    active: Gauge,
+}
+
+impl UpstreamGauges {
+    fn new(upstream: &str) -> Self {
+        let upstream = upstream.to_owned();
+        Self {
+            servers: gauge!("oneport_upstream_servers", "upstream" => upstream.clone()),
+            up: gauge!("oneport_upstream_servers_up", "upstream" => upstream.clone()),
+            active: gauge!("oneport_upstream_active", "upstream" => upstream),
+        }
+    }
+}
+
 fn set_gauges(set: &Set) {
     let (servers, now) = (set.servers(), Instant::now());
-    for url in &set.urls {
+    let urls = set.urls.iter();
+    let gauges = set.gauges.get_or_init(|| {
+        let gauges = urls.map(|url| UpstreamGauges::new(&url.text));
+        gauges.collect()
+    });
+    for (url, gauges) in set.urls.iter().zip(gauges) {
         let own = || servers.iter().filter(|server| server.url == url.text);
         let is_up = |server: &&Arc<Server>| {
             let availability = server.health.availability(now);
             matches!(availability, Availability::Up | Availability::Due)
         };
-        let upstream = url.text.to_string();
-        gauge!("oneport_upstream_servers", "upstream" => upstream.clone())
-            .set(own().count() as f64);
-        gauge!("oneport_upstream_servers_up", "upstream" => upstream.clone())
-            .set(own().filter(is_up).count() as f64);
+        gauges.servers.set(own().count() as f64);
+        gauges.up.set(own().filter(is_up).count() as f64);
         let active: usize = own().map(|server| server.active()).sum();
-        gauge!("oneport_upstream_active", "upstream" => upstream).set(active as f64);
+        gauges.active.set(active as f64);
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::balance::{Balance, rank};
+use super::checks::UpstreamGauges;
 use super::health::Availability;
 use super::options::UpstreamOptions;
 use super::server::{Active, Failed, Place, Server};
@@ -42,6 +43,8 @@ pub(super) struct Set {
     next: AtomicUsize,
     /// Cancelled when the set is dropped: its tasks end.
     pub(super) dropped: CancellationToken,
+    /// Of each URL, once its tasks run. They end with the set.
+    pub(super) gauges: OnceLock<Vec<UpstreamGauges>>,
 }
 
 impl Drop for Set {
@@ -85,6 +88,7 @@ impl Set {
             servers: ArcSwap::from_pointee(servers),
             next: AtomicUsize::new(0),
             dropped: CancellationToken::new(),
+            gauges: OnceLock::new(),
         })
     }
 

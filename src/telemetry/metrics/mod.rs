@@ -54,6 +54,12 @@ impl Metrics {
         snapshot
     }
 
+    /// Returns the sum of a counter over all its series. Does not count as a reading: no duration is
+    /// measured for it.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        self.0.sum(name)
+    }
+
     /// Drops series whose route was removed some time ago.
     pub(crate) fn forget_gone(&self) {
         self.0.forget_gone(Instant::now());

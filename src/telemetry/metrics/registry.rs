@@ -4,7 +4,8 @@
 //!
 //! Series with the label `route` are dropped with their route. A route and its open sockets hold
 //! their series. A reload may rename routes, so an unused series is dropped, but only after a
-//! while, so that a scraper still gets its last value.
+//! while, so that a scraper still gets its last value. The last value of a gauge of an upstream or of
+//! a backend would be untrue: such a gauge goes at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +51,7 @@ struct Inner {
 struct Registered {
     cell: Cell,
     /// When a scan first found that neither a route nor a socket holds the series: milliseconds
-    /// since [`EPOCH`]; 0 if it is held. Always 0 without the label `route`.
+    /// since [`EPOCH`]; 0 if it is held, and for a series that is kept for ever.
     gone_since: AtomicU64,
 }
 
@@ -140,18 +141,57 @@ impl Registry {
         }
     }
 
+    /// Marks the series that nothing holds. Returns whether some are to be dropped.
+    fn has_gone(&self, now: u64) -> bool {
+        let (mut has_gone, mut waiting) = (false, 0);
+        for (key, series) in &*self.0.series.read() {
+            let Some(kept) = kept_for(key, series.cell.kind()) else {
+                continue;
+            };
+            let since = series.gone_since.load(Ordering::Relaxed);
+            if series.cell.is_held() {
+                if since != 0 {
+                    series.gone_since.store(0, Ordering::Relaxed);
+                }
+                continue;
+            }
+            if since == 0 {
+                series.gone_since.store(now, Ordering::Relaxed);
+            }
+            let since = if since == 0 { now } else { since };
+            match now.saturating_sub(since) < kept {
+                true => waiting += 1,
+                false => has_gone = true,
+            }
+        }
+        has_gone || waiting > GONE_MAX
+    }
+
+    /// Returns the sum of a counter over all its series.
+    pub(super) fn sum(&self, name: &str) -> f64 {
+        let all = self.0.series.read();
+        let counted = all.iter().filter(|(key, _)| key.name() == name);
+        let numbers = counted.map(|(_, series)| match series.cell.value() {
+            Value::Number(number) => number,
+            Value::Histogram(_) => 0.0,
+        });
+        numbers.sum()
+    }
+
     /// Drops series whose route was removed some time ago.
     pub(super) fn forget_gone(&self, now: Instant) {
         let now = u64::try_from(now.saturating_duration_since(*EPOCH).as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
-        let kept = u64::try_from(GONE_KEPT.as_millis()).unwrap_or(u64::MAX);
+        if !self.has_gone(now) {
+            return; // the usual case does not keep others from registering series
+        }
         let mut series = self.0.series.write();
         let mut gone = Vec::new();
         series.retain(|key, series| {
-            if !is_of_route(key) {
+            let Some(kept) = kept_for(key, series.cell.kind()) else {
                 return true;
-            }
+            };
             if series.cell.is_held() {
                 *series.gone_since.get_mut() = 0;
                 return true;
@@ -245,8 +285,14 @@ fn labels_of(key: &Key) -> impl Iterator<Item = (&str, &str)> {
     key.labels().map(|label| (label.key(), label.value()))
 }
 
-fn is_of_route(key: &Key) -> bool {
-    key.labels().any(|label| label.key() == "route")
+/// Returns for how many milliseconds a series is kept once nothing holds it; `None`: for ever.
+fn kept_for(key: &Key, kind: Kind) -> Option<u64> {
+    let has = |name: &str| key.labels().any(|label| label.key() == name);
+    if has("route") {
+        return Some(u64::try_from(GONE_KEPT.as_millis()).unwrap_or(u64::MAX));
+    }
+    let is_held_while_used = kind == Kind::Gauge && (has("upstream") || has("endpoint"));
+    is_held_while_used.then_some(0)
 }
 
 impl Recorder for Registry {
@@ -374,6 +420,23 @@ mod tests {
             assert_eq!(routes(&registry), ["kept"]);
             drop(kept);
         }
+    }
+
+    #[test]
+    fn gauge_of_an_upstream_goes_with_it_and_its_counters_stay() {
+        let registry = Registry::default();
+        let start = *EPOCH + Duration::from_secs(1);
+        let gauge = metrics::with_local_recorder(&registry, || {
+            metrics::counter!("mine_total", "upstream" => "a").increment(1);
+            metrics::gauge!("mine", "upstream" => "a")
+        });
+        gauge.set(1.0);
+        registry.forget_gone(start);
+        assert_eq!(registry.snapshot().sum("mine", &[]), 1.0);
+        drop(gauge);
+        registry.forget_gone(start);
+        assert!(registry.snapshot().series("mine").is_empty());
+        assert_eq!(registry.sum("mine_total"), 1.0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 
 use super::protocol::{BackendResponse, ResponseLimits, signature};
 use crate::client::{
@@ -159,12 +159,19 @@ impl Endpoint {
             },
         );
         client.attach(&services.tasks, &services.clock);
-        gauge!("oneport_backend_circuit_open", "endpoint" => settings.url.label.clone()).set(0.0);
         Self {
             client,
             backlog: Arc::new(Backlog::new(settings.hold_total)),
             settings,
         }
+    }
+
+    /// Returns the gauge of its circuit, which the routes that use it hold: it ends with them.
+    pub(super) fn circuit_gauge(&self) -> Gauge {
+        let gauge =
+            gauge!("oneport_backend_circuit_open", "endpoint" => self.settings.url.label.clone());
+        gauge.set(if self.open_for().is_some() { 1.0 } else { 0.0 });
+        gauge
     }
 
     /// POSTs a body once, for a connection, and reads the response within `limits`.

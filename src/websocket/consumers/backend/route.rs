@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use metrics::Gauge;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
@@ -32,6 +33,11 @@ pub(super) struct EndpointRoute {
     /// The id of this process, in hexadecimal.
     pub(super) node: String,
     pub(super) limits: Limits,
+    #[expect(
+        dead_code,
+        reason = "held: the gauge ends with the routes of its endpoint"
+    )]
+    circuit: Gauge,
 }
 
 /// The limits of one connection's requests.
@@ -60,6 +66,7 @@ impl EndpointRoute {
         let endpoints = services.shared::<Endpoints>();
         let shared = endpoints.get_or_start(settings, protocol, services);
         Self {
+            circuit: shared.endpoint.circuit_gauge(),
             endpoint: shared.endpoint,
             disconnects: shared.disconnects,
             services: services.clone(),
