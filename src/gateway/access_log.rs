@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use http::Method;
+
 use crate::http::Response;
 use crate::scope::{Scope, ScopeType};
 use crate::telemetry::access_log::{self, AccessKind};
@@ -32,7 +34,10 @@ pub(super) fn log_response(
     };
     let mut record = scope.access_record(kind, route);
     record.status = response.status().as_u16();
-    record.bytes = http_body::Body::size_hint(response.body()).exact();
+    record.bytes = match scope.method {
+        Method::HEAD => Some(0),
+        _ => http_body::Body::size_hint(response.body()).exact(),
+    };
     record.seconds = started.map(|started| started.elapsed().as_secs_f64());
     record.response_headers = Some(response.headers());
     access_log::write(&record);

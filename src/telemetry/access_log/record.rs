@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, Version};
+use http::{HeaderMap, HeaderName, Version, header};
 
 use super::field::AccessField;
 use crate::telemetry::TraceId;
@@ -133,10 +133,13 @@ impl<'r> AccessRecord<'r> {
             AccessField::BytesIn => end.map(|end| Value::Number(end.bytes_in)),
             AccessField::BytesOut => end.map(|end| Value::Number(end.bytes_out)),
             AccessField::Dropped => end.and_then(|end| end.dropped).map(Value::Number),
-            AccessField::RequestHeader(name) => self.request_headers.first(name).map(Value::Bytes),
+            AccessField::RequestHeader(name) => {
+                let value = self.request_headers.first(name);
+                value.map(|value| header_value(name, value))
+            }
             AccessField::ResponseHeader(name) => {
                 let value = self.response_headers.and_then(|headers| headers.get(name));
-                value.map(|value| Value::Bytes(value.as_bytes()))
+                value.map(|value| header_value(name, value.as_bytes()))
             }
         }
     }
@@ -166,16 +169,63 @@ const fn protocol(version: Version) -> &'static str {
 
 /// The parameters whose values are credentials: those that the middleware `auth` reads, and the
 /// usual names of others.
-const CREDENTIALS: [&str; 8] = [
-    "access_token",
+const CREDENTIALS: [&str; 19] = [
     "token",
     "ticket",
     "password",
+    "passwd",
     "secret",
     "api_key",
+    "apikey",
+    "key",
+    "auth",
+    "jwt",
+    "sig",
     "signature",
+    "x-amz-signature",
+    "x-amz-security-token",
+    "x-goog-signature",
+    "session",
+    "sessionid",
+    "session_id",
     "code",
 ];
+
+/// The ends of the names of further ones, such as `id_token` and `client_secret`.
+const CREDENTIAL_ENDS: [&str; 2] = ["_token", "_secret"];
+
+/// In place of a credential.
+const HIDDEN: &str = "(hidden)";
+
+/// Returns the value of a header field. Of URLs the credentials are hidden; other fields are
+/// credentials as a whole.
+fn header_value<'v>(name: &HeaderName, value: &'v [u8]) -> Value<'v> {
+    match *name {
+        header::AUTHORIZATION
+        | header::PROXY_AUTHORIZATION
+        | header::COOKIE
+        | header::SET_COOKIE => Value::Text(Cow::Borrowed(HIDDEN)),
+        header::REFERER | header::LOCATION => match url_without_credentials(value) {
+            Some(url) => Value::Text(Cow::Owned(url)),
+            None => Value::Bytes(value),
+        },
+        _ => Value::Bytes(value),
+    }
+}
+
+/// Hides the credentials in the query and the fragment of a URL; `None` if it has neither.
+fn url_without_credentials(url: &[u8]) -> Option<String> {
+    let start = url.iter().position(|byte| matches!(byte, b'?' | b'#'))?;
+    let (rest, parts) = url.split_at(start);
+    let mut out = String::from_utf8_lossy(rest).into_owned();
+    for part in String::from_utf8_lossy(parts).split_inclusive(['?', '#']) {
+        let end = part.trim_end_matches(['?', '#']).len();
+        let (pairs, separator) = part.split_at(end);
+        out.push_str(&without_credentials(pairs));
+        out.push_str(separator);
+    }
+    Some(out)
+}
 
 /// Replaces the values of credentials.
 fn without_credentials(query: &str) -> Cow<'_, str> {
@@ -185,12 +235,17 @@ fn without_credentials(query: &str) -> Cow<'_, str> {
         CREDENTIALS
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known))
+            || CREDENTIAL_ENDS.iter().any(|end| {
+                let start = name.len().checked_sub(end.len());
+                let found = start.and_then(|start| name.get(start..));
+                found.is_some_and(|found| found.eq_ignore_ascii_case(end))
+            })
     };
     if !query.split('&').any(is_credential) {
         return Cow::Borrowed(query);
     }
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if is_credential(pair) => Cow::Owned(format!("{name}=(hidden)")),
+        Some((name, _)) if is_credential(pair) => Cow::Owned(format!("{name}={HIDDEN}")),
         _ => Cow::Borrowed(pair),
     });
     Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
@@ -234,9 +289,36 @@ mod tests {
             ("access_token=x.y&a=1", "access_token=(hidden)&a=1"),
             ("a=1&Ticket=abc=", "a=1&Ticket=(hidden)"),
             ("to%6ben=abc", "to%6ben=(hidden)"),
-            ("tokens=1&my_token=2", "tokens=1&my_token=2"),
+            ("tokens=1&my_tokens=2", "tokens=1&my_tokens=2"),
+            ("id_token=1&a=2", "id_token=(hidden)&a=2"),
+            ("Client_Secret=1", "Client_Secret=(hidden)"),
+            ("X-Amz-Signature=1", "X-Amz-Signature=(hidden)"),
         ] {
             assert_eq!(without_credentials(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_header_fields_are_hidden() {
+        for (url, expected) in [
+            (&b"https://a/b"[..], None),
+            (
+                b"https://a/b?x=1&token=2",
+                Some("https://a/b?x=1&token=(hidden)"),
+            ),
+            (
+                b"/b?x=1#access_token=2",
+                Some("/b?x=1#access_token=(hidden)"),
+            ),
+            (b"/\xff?code=1?", Some("/\u{fffd}?code=(hidden)?")),
+        ] {
+            assert_eq!(url_without_credentials(url).as_deref(), expected);
+        }
+        for name in [header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE] {
+            let Value::Text(text) = header_value(&name, b"secret") else {
+                panic!("expected a text");
+            };
+            assert_eq!(text, HIDDEN);
         }
     }
 
