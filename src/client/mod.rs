@@ -305,7 +305,8 @@ impl Permit {
         let settings = &self.client.settings;
         let upload = request.body_mut().limit(settings.request_bytes_max);
         let timer = HeadTimer::start(self.queued);
-        let mut span = span::begin(&mut request, self.client.pool.address());
+        let pool = &self.client.pool;
+        let mut span = span::begin(&mut request, pool.address(), pool.is_tls());
         // Not an async fn, whose future would hold the request twice.
         async move {
             let upload = upload?;
@@ -352,7 +353,8 @@ impl Permit {
         let settings = &self.client.settings;
         request.body_mut().limit(settings.request_bytes_max)?;
         let timer = HeadTimer::start(self.queued);
-        let mut span = span::begin(&mut request, self.client.pool.address());
+        let pool = &self.client.pool;
+        let mut span = span::begin(&mut request, pool.address(), pool.is_tls());
         let head = pin!(self.client.pool.send_over_new_connection(request));
         let head = within(head, &timer, None, settings.head_timeout, ends_at);
         let (response, lease) = match head.await.map_err(SendError::from).flatten() {

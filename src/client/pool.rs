@@ -120,6 +120,10 @@ impl Pool {
         &self.connector.address
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.connector.protocol, Protocol::Tls(_))
+    }
+
     /// Sets the owner of the tasks that HTTP/2 needs, and the clock that drops idle connections.
     pub(super) fn attach(self: &Arc<Self>, tasks: &Tasks, clock: &Clock) {
         self.runtime.get_or_init(|| Runtime {
@@ -256,7 +260,7 @@ impl Pool {
         mut request: Request<RequestBody>,
         timer: &HeadTimer,
     ) -> Result<Result<Response<Incoming>, Request<RequestBody>>, SendError> {
-        let is_tls = matches!(self.connector.protocol, Protocol::Tls(_));
+        let is_tls = self.is_tls();
         let mut left = UNPROCESSED_MAX;
         loop {
             let generation = self.generation.load(Ordering::Relaxed);

@@ -65,6 +65,9 @@ impl<'a> Pipeline<'a> {
         } = self.table.look_up(routes, scope)?;
         scope.url_route.name.clone_from(&route.value.name);
         scope.url_route.params = params;
+        if trace::is_on() {
+            request_span::resolved(scope, &route.value.pattern);
+        }
         Ok((&route.value, index))
     }
 
@@ -132,7 +135,7 @@ impl<'a> Pipeline<'a> {
     /// Counts and logs the response of a route.
     pub(super) fn finish<H>(&self, entry: &RouteEntry<H>, scope: &Scope, response: &mut Response) {
         if trace::is_on() {
-            request_span::finish(scope, Some(&entry.pattern), response);
+            request_span::finish(scope, response);
         }
         entry.responses.count(scope, response, self.started);
         log_response(
@@ -151,7 +154,7 @@ impl<'a> Pipeline<'a> {
             .unmatched
             .count(scope, &mut response, self.started);
         if trace::is_on() {
-            request_span::finish(scope, None, &mut response);
+            request_span::finish(scope, &mut response);
         }
         let rule = self.table.unmatched_access_log;
         log_response(scope, "", rule, &response, self.started);

@@ -6,7 +6,7 @@ use http::{HeaderName, Method, Version, header};
 use super::table::Table;
 use crate::http::Response;
 use crate::scope::{Scope, ScopeType};
-use crate::telemetry::trace::{ScopeSpan, Span, TraceContext};
+use crate::telemetry::trace::{ScopeSpan, Span, TraceContext, method_name, set_method};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -32,13 +32,8 @@ pub(super) fn begin(scope: &mut Scope, table: &Table, is_trusted: bool) {
 
 /// Sets what is known of a request at its start.
 fn describe(span: &mut Span, scope: &Scope) {
-    match is_known(&scope.method) {
-        true => span.set("http.request.method", scope.method.as_str()),
-        false => {
-            span.set("http.request.method", "_OTHER");
-            span.set("http.request.method_original", scope.method.as_str());
-        }
-    }
+    span.rename(method_name(&scope.method).to_owned());
+    set_method(span, &scope.method);
     span.set("url.path", scope.raw_path());
     span.set("url.scheme", scope.scheme());
     span.set("network.protocol.name", "http");
@@ -63,10 +58,20 @@ fn describe(span: &mut Span, scope: &Scope) {
     span.set("oneport.request.id", scope.request_id.to_string().as_str());
 }
 
-/// Ends the span of a response's head: of a handshake now, of a request with its body. `route`: the
-/// pattern, if there is a route.
+/// Names the span by the pattern of the request's route. A client that leaves later is found by it.
 #[cold]
-pub(super) fn finish(scope: &Scope, route: Option<&str>, response: &mut Response) {
+pub(super) fn resolved(scope: &Scope, route: &str) {
+    if let Some(span) = ScopeSpan::of(&scope.extensions) {
+        span.change(|span| {
+            span.rename(format!("{} {route}", method_name(&scope.method)));
+            span.set("http.route", route);
+        });
+    }
+}
+
+/// Ends the span of a response's head: of a handshake now, of a request with its body.
+#[cold]
+pub(super) fn finish(scope: &Scope, response: &mut Response) {
     let Some(mut span) = ScopeSpan::of(&scope.extensions).and_then(ScopeSpan::take) else {
         return;
     };
@@ -74,20 +79,11 @@ pub(super) fn finish(scope: &Scope, route: Option<&str>, response: &mut Response
         return;
     }
     let status = response.status();
-    let method = match is_known(&scope.method) {
-        true => scope.method.as_str(),
-        false => "HTTP",
-    };
-    match route {
-        Some(route) => {
-            span.rename(format!("{method} {route}"));
-            span.set("http.route", route);
-        }
-        None => span.rename(method.to_owned()),
-    }
     span.set("http.response.status_code", status.as_u16());
-    let length = http_body::Body::size_hint(response.body()).exact();
-    span.set_some("http.response.body.size", length);
+    if scope.method != Method::HEAD {
+        let length = http_body::Body::size_hint(response.body()).exact();
+        span.set_some("http.response.body.size", length);
+    }
     if status.is_server_error() {
         span.fail(status.as_str());
     }
@@ -114,22 +110,6 @@ pub(super) fn open_socket(scope: &mut Scope, route: &str) {
         span.set("oneport.request.id", scope.request_id.to_string().as_str());
     }
     scope.extensions.insert(ScopeSpan::socket(span));
-}
-
-/// Returns whether the conventions know a method; others would make too many names.
-fn is_known(method: &Method) -> bool {
-    [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::PATCH,
-        Method::OPTIONS,
-        Method::CONNECT,
-        Method::TRACE,
-    ]
-    .contains(method)
 }
 
 const fn protocol_version(version: Version) -> &'static str {

@@ -13,7 +13,7 @@ use super::running::Gateway;
 use super::upgrade::Reply;
 use crate::http::{OnDisconnect, Response};
 use crate::net::ClientPermit;
-use crate::telemetry::trace::ScopeSpan;
+use crate::telemetry::trace::{self, ScopeSpan};
 
 /// The most requests without a client at once. Any others are dropped.
 const ABANDONED_MAX: usize = 1_024;
@@ -112,6 +112,15 @@ impl Serving {
     }
 }
 
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(span) = &self.span {
+            let _entered = span.enter(); // work that goes on belongs to it
+            self.state = State::Done(None);
+        }
+    }
+}
+
 impl Future for Serving {
     type Output = Reply;
 
@@ -166,10 +175,14 @@ impl Drop for RunToCompletion {
         }
         counter!("oneport_requests_abandoned_total", "outcome" => "finished").increment(1);
         let tasks = &self.gateway.services().tasks;
-        tasks.spawn("abandoned request", async move {
+        let finished = async move {
             let _count_guard = CountGuard(count);
             let _ = work.await;
-        });
+        };
+        match trace::is_on() {
+            true => tasks.spawn("abandoned request", trace::carry(finished)),
+            false => tasks.spawn("abandoned request", finished),
+        };
     }
 }
 

@@ -69,6 +69,15 @@ impl ScopeSpan {
         enter(self.as_current())
     }
 
+    /// Changes the span, unless it has ended or is not recorded.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Span)) {
+        if let Some(span) = &mut *self.0.span.lock()
+            && span.is_recorded()
+        {
+            change(span);
+        }
+    }
+
     /// Takes the span at its end; `None` if it has ended.
     pub(crate) fn take(&self) -> Option<Span> {
         self.0.span.lock().take()
