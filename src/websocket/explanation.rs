@@ -235,7 +235,10 @@ pub const fn explain_refusal(status: u16) -> Option<&'static str> {
         429 => {
             "A rate limit was reached, or the clients of this address have begun too many groups. Retry-After says when to try again."
         }
-        431 => "The header fields are over server.limits.header_size.",
+        414 => "The target is over server.limits.uri_size.",
+        431 => {
+            "The header fields are over server.limits.header_size, or more than server.limits.header_count."
+        }
         500 => "The consumer failed in connect. The log has the error.",
         502 => {
             "The backend or the upstream of the tunnel could not be reached, or sent no valid answer."
@@ -266,6 +269,22 @@ mod tests {
                 assert!(sentence.len() <= 200, "{cause:?}: {sentence}");
             }
             assert!(Cause::with_label(cause.as_str()).any(|one| one == *cause));
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_the_documentation_is_explained() {
+        /// Of requests only.
+        const OTHERS: [u16; 3] = [408, 413, 501];
+        let page = include_str!("../../docs/BEHAVIOUR.md");
+        let rows = page.lines().skip_while(|line| !line.starts_with("| 400 |"));
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        let statuses = rows.filter_map(|row| row.get(2..5)?.parse().ok());
+        let statuses: Vec<u16> = statuses.collect();
+        assert!(statuses.contains(&504), "{statuses:?}");
+        for status in statuses {
+            let is_explained = explain_refusal(status).is_some();
+            assert_eq!(is_explained, !OTHERS.contains(&status), "{status}");
         }
     }
 
