@@ -156,7 +156,6 @@ impl<S: Serve> Acceptor<S> {
             match self.listener.accept().await {
                 Ok(connection) => {
                     accepted.increment(1);
-                    self.admission.count_accepted();
                     self.admit(connection);
                 }
                 Err(error) if is_connection_error(&error) => {}
@@ -175,9 +174,11 @@ impl<S: Serve> Acceptor<S> {
         let peer = connection.peer;
         let service = self.service.load_full();
         match self.admission.admit(service.counted_ip(peer)) {
-            Some(permit) => self
-                .tasks
-                .spawn("connection", service.serve(connection, permit)),
+            Some(permit) => {
+                self.admission.count_admitted();
+                self.tasks
+                    .spawn("connection", service.serve(connection, permit));
+            }
             None => {
                 let shown = peer.map(tracing::field::display);
                 tracing::debug!(peer = shown, "connection refused");

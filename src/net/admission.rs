@@ -128,8 +128,9 @@ impl Admission {
         }
     }
 
-    /// Counts a connection that was accepted, even if it is refused then.
-    pub(super) fn count_accepted(&self) {
+    /// Counts a connection against the rate. One that is refused is not counted: a client over its
+    /// own limit would use up the rate of all.
+    pub(super) fn count_admitted(&self) {
         if let Some(rate) = &*self.0.rate.load() {
             rate.count();
         }

@@ -1,7 +1,8 @@
 //! ConnectionRate: how many connections are accepted in a time.
 //!
 //! ```text
-//! kernel's queue ──> Admission::ready: waits for the rate ──> accept ──> count ──> ready
+//! kernel's queue ──> Admission::ready: waits for the rate ──> accept ──> admitted: count ──> ready
+//!                                                                └────> refused ──────────> ready
 //! ```
 //!
 //! While accepting pauses, new connections wait in the kernel's queue and none is refused. When
@@ -41,7 +42,7 @@ impl ConnectionRate {
         (!wait.is_zero()).then(|| wait.min(WAIT_MAX))
     }
 
-    /// Counts a connection that was accepted.
+    /// Counts a connection that was admitted.
     pub(super) fn count(&self) {
         let _ = self.bucket.lock().owe(1, self.quota, Instant::now());
     }

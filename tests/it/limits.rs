@@ -531,6 +531,28 @@ async fn connections_of_one_address_over_its_rate_get_503() {
     }
 }
 
+#[tokio::test]
+async fn connections_that_are_refused_do_not_use_up_the_rate_of_all() {
+    let text = format!(
+        "[server.limits]\nconnection_rate = '10/s'\nconnection_rate_per_ip = '2/h'\n{}",
+        limited("{ rate = '1000/s' }")
+    );
+    let server = LiveServer::start(&text).await.unwrap();
+    for _ in 0..2 {
+        assert!(request(&server, "", "").await.starts_with("HTTP/1.1 200"));
+    }
+    // Counted, forty of them would take four seconds.
+    let begun = Instant::now();
+    for _ in 0..40 {
+        assert!(request(&server, "", "").await.starts_with("HTTP/1.1 503"));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 // --- Heads
 
 #[tokio::test]
