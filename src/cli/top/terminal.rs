@@ -84,7 +84,9 @@ pub(super) async fn show(source: Source, interval: Duration) -> Result<(), Strin
     loop {
         match screen.0.draw(|frame| draw(frame, &view, &shown, palette)) {
             Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()), // it is gone
-            drawn => drop(drawn.map_err(cannot)?),
+            drawn => {
+                drawn.map_err(cannot)?;
+            }
         }
         tokio::select! {
             event = events.recv() => match event {
