@@ -18,7 +18,7 @@ const NOW: u64 = 1_767_225_600;
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let read = |signed: &str| unsign(signed, SALT, SECRET, NOW, Some(Duration::from_secs(600)));
-    // Nobody guesses a signature.
+    // A signature cannot be guessed.
     assert!(read(&text).is_err());
     assert!(unsign(&sign(&text), SALT, "another key", NOW, None).is_err());
     let _ = read(&sign(&text)); // the value and its time are anything

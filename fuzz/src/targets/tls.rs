@@ -129,7 +129,7 @@ async fn spoiled(
         assert_eq!(
             read.len(),
             data.len(),
-            "bytes are missing and nobody says so"
+            "bytes are missing without an error"
         );
     }
     if with == 0 {

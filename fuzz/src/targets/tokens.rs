@@ -23,7 +23,7 @@ pub fn run(data: &[u8]) {
             Bearer::new(settings(&["HS256"], BearerKey::Text(SECRET.to_owned()))).expect("a key")
         });
         let text = String::from_utf8_lossy(data);
-        // Nobody guesses a signature: a token that is accepted is signed with the key.
+        // A signature cannot be guessed: a token that is accepted is signed with the key.
         if bearer.verify(&text).is_ok() {
             let (message, signature) = text.rsplit_once('.').expect("three parts");
             assert_eq!(signature, sign(message));

@@ -1,6 +1,6 @@
 //! Registry: the series of all metrics, and the recorder that the macros of `metrics` write to.
 //!
-//! A series is registered by its first use; whoever holds its handle then counts without a lock.
+//! The first use registers a series and returns its handle, which then counts without a lock.
 //!
 //! Series with the label `route` are dropped with their route. A route and its open sockets hold
 //! their series. A reload may rename routes, so an unused series is dropped, but only after a
