@@ -126,11 +126,7 @@ async fn spoiled(
     };
     assert!(data.starts_with(&read), "other bytes are read");
     if outcome.is_ok() {
-        assert_eq!(
-            read.len(),
-            data.len(),
-            "bytes are missing without an error"
-        );
+        assert_eq!(read.len(), data.len(), "bytes are missing without an error");
     }
     if with == 0 {
         assert!(outcome.is_ok(), "{outcome:?}");
