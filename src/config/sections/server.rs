@@ -13,7 +13,7 @@ use crate::config::read::source_location::SourceLocation;
 use crate::config::sections::drain::DrainConfig;
 use crate::config::sections::tls::TlsConfig;
 use crate::config::values::checked::{
-    HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
+    HeaderCount, HostPattern, ListOf, PositiveCount, PositiveDuration, PositiveSize, Prefix, via,
 };
 use crate::config::values::not_compared::NotCompared;
 use crate::config::values::rate::{OptionalRate, Rate};
@@ -126,7 +126,7 @@ pub struct LimitsConfig {
     #[serde(deserialize_with = "via::<PositiveSize, _, _>")]
     pub uri_size: Size,
     /// The most header fields of a request. Default: 100.
-    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    #[serde(deserialize_with = "via::<HeaderCount, _, _>")]
     pub header_count: usize,
     /// The most streams that a client may have open on an HTTP/2 connection. Default: 250.
     #[serde(deserialize_with = "via::<PositiveCount, _, _>")]

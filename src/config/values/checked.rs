@@ -53,6 +53,15 @@ checked! {
 }
 
 checked! {
+    /// A number of header fields. A map of fields holds 24,576, and the parser has room for as many
+    /// as are allowed in each head.
+    HeaderCount(usize) from usize as "usize", |count| match count {
+        1..=10_000 => Ok(count),
+        other => Err(format!("expected a number from 1 to 10_000, found {other}")),
+    }
+}
+
+checked! {
     /// A compression level.
     CompressionLevel(u8) from u8 as "u8", |level| match level {
         1..=9 => Ok(level),
