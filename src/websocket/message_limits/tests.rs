@@ -1,0 +1,117 @@
+//! Tests of the limits of messages.
+
+use http::Method;
+
+use super::*;
+use crate::config::{Config, SocketRateLimit};
+use crate::scope::ScopeType;
+
+const MAX_MESSAGE: u64 = 1_000;
+
+fn limits(text: &str) -> MessageLimits {
+    let text = format!("[[websocket.route]]\npath = '/'\nconsumer = 'echo'\nrate_limit = {text}\n");
+    let read = Config::parse("oneport.toml", &text, ".".as_ref(), &|_| None);
+    let (config, _) = read.unwrap_or_else(|problems| panic!("{problems}"));
+    let written = config.websocket_routes[0].settings.rate_limit.clone();
+    let messages = written.into_iter().filter_map(|limit| match limit {
+        SocketRateLimit::Messages(limit) => Some(limit),
+        SocketRateLimit::Handshakes(_) => None,
+    });
+    let limits = MessageLimits::new(messages.collect(), MAX_MESSAGE, false);
+    limits.start(&RateLimiters::default(), &"route".into());
+    limits
+}
+
+fn scope(client: &str) -> Scope {
+    let mut scope = Scope::new(ScopeType::Websocket, Method::GET, "/".parse().unwrap());
+    let client: std::net::SocketAddr = client.parse().unwrap();
+    scope.client = Some(client.into());
+    scope
+}
+
+fn limiter(limits: &MessageLimits, client: &str) -> MessageLimiter {
+    MessageLimiter::new(limits, &scope(client))
+}
+
+fn message(bytes: u64) -> Sent {
+    Sent { messages: 1, bytes }
+}
+
+#[test]
+fn each_policy_has_its_verdict() {
+    let now = Instant::now();
+    let half = Duration::from_millis(500);
+    for (over, expected) in [
+        ("delay", Verdict::Pause(half)),
+        ("drop", Verdict::Drop),
+        ("close", Verdict::Close),
+    ] {
+        let limits = limits(&format!(
+            "{{ rate = '2/s', by = 'connection', over = '{over}' }}"
+        ));
+        let mut limiter = limiter(&limits, "192.0.2.1:1");
+        for _ in 0..2 {
+            assert_eq!(limiter.count(message(5), now), Verdict::Pass);
+        }
+        // A pong is no message.
+        let pong = Sent {
+            messages: 0,
+            bytes: 5,
+        };
+        assert_eq!(limiter.count(pong, now), Verdict::Pass);
+        assert_eq!(limiter.count(message(5), now), expected, "{over}");
+    }
+}
+
+#[test]
+fn what_is_dropped_does_not_count() {
+    let limits = limits("{ rate = '10/s', bytes = '1 kB/s', over = 'drop' }");
+    let mut limiter = limiter(&limits, "192.0.2.1:1");
+    let begun = Instant::now();
+    assert_eq!(limiter.count(message(600), begun), Verdict::Pass);
+    for _ in 0..100 {
+        assert_eq!(limiter.count(message(600), begun), Verdict::Drop);
+    }
+    // Neither its bytes nor the messages are used up.
+    for _ in 0..9 {
+        assert_eq!(limiter.count(message(44), begun), Verdict::Pass);
+    }
+    assert_eq!(limiter.count(message(4), begun), Verdict::Drop);
+}
+
+#[test]
+fn the_longest_message_is_always_within_a_limit_of_bytes() {
+    let limits = limits("{ bytes = '100 B/s', over = 'close' }");
+    let mut limiter = limiter(&limits, "192.0.2.1:1");
+    let now = Instant::now();
+    assert_eq!(limiter.count(message(MAX_MESSAGE), now), Verdict::Pass);
+    assert_eq!(limiter.count(message(1), now), Verdict::Close);
+}
+
+#[test]
+fn sockets_of_an_address_share_its_counters() {
+    let limits = limits("{ rate = '2/s', bytes = '1 kB/s', by = 'address', over = 'drop' }");
+    let now = Instant::now();
+    let (mut one, mut other) = (
+        limiter(&limits, "192.0.2.1:1"),
+        limiter(&limits, "192.0.2.1:2"),
+    );
+    let mut elsewhere = limiter(&limits, "192.0.2.2:1");
+    assert_eq!(one.count(message(900), now), Verdict::Pass);
+    assert_eq!(other.count(message(900), now), Verdict::Drop);
+    assert_eq!(other.count(message(50), now), Verdict::Pass);
+    assert_eq!(one.count(message(1), now), Verdict::Drop);
+    assert_eq!(elsewhere.count(message(1), now), Verdict::Pass);
+}
+
+#[test]
+fn debts_of_several_limits_are_paid_together() {
+    let limits = limits(
+        "[{ rate = '10/s', burst = 1, by = 'connection', over = 'delay' }, { bytes = '100 B/s', by = 'user', over = 'delay' }]",
+    );
+    let mut limiter = limiter(&limits, "192.0.2.1:1");
+    let now = Instant::now();
+    assert_eq!(limiter.count(message(MAX_MESSAGE), now), Verdict::Pass);
+    let pause = Verdict::Pause(Duration::from_secs(5));
+    assert_eq!(limiter.count(message(500), now), pause);
+}
