@@ -1,6 +1,6 @@
 //! Running gateway: the current table, and the state that outlives it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::table::{Table, TlsSettings};
 use crate::pace::Pace;
 use crate::rate_limiter::RateLimiters;
+use crate::routing::Route;
 use crate::scope::ScopeType;
 use crate::services::Services;
 use crate::telemetry::Snapshot;
@@ -176,27 +177,41 @@ impl Gateway {
 
 /// Calls `started` on every route's view and consumer before the table goes live.
 fn start_handlers(table: &Table, services: &Services) {
+    let mut known = HashMap::new();
     for route in table.http().routes() {
         let entry = &route.value;
         entry.handler.view.started(services);
+        let identity = identity(route, &entry.label, &mut known);
         for limits in entry.chain.rate_limits() {
-            limits.start(services, ScopeType::Http, &entry.label);
+            limits.start(services, ScopeType::Http, &entry.label, &identity);
         }
     }
+    known.clear();
     for route in table.websocket().routes() {
         let (entry, handler) = (&route.value, &route.value.handler);
+        let identity = identity(route, &entry.label, &mut known);
         for limits in entry.chain.rate_limits() {
-            limits.start(services, ScopeType::Websocket, &entry.label);
+            limits.start(services, ScopeType::Websocket, &entry.label, &identity);
         }
         let limiters = services.shared::<RateLimiters>();
         handler
             .route
             .settings
             .message_limits
-            .start(&limiters, &entry.label);
+            .start(&limiters, &entry.label, &identity);
         handler.consumer.started(services);
         if let Some(backlog) = handler.consumer.backlog() {
             handler.route.set_backlog(backlog);
         }
     }
+}
+
+/// Returns a text that tells a route from all others of its table: routes of several hosts or
+/// methods have the same label. A reload that does not change the route finds the same one.
+fn identity<T>(route: &Route<T>, label: &str, known: &mut HashMap<String, usize>) -> String {
+    let host = route.host.as_ref().map(ToString::to_string);
+    let text = format!("{label} {host:?} {:?}", route.methods);
+    let before = known.entry(text.clone()).or_default();
+    *before += 1;
+    format!("{text} {before}")
 }

@@ -101,14 +101,25 @@ impl RateLimit {
     }
 
     /// Finds the counters, before the route is served.
-    pub(crate) fn start(&self, services: &Services, table: ScopeType, route: &Arc<str>) {
+    ///
+    /// `identity` tells the route from all others, which its label may not: routes of several hosts
+    /// or methods have the same path.
+    pub(crate) fn start(
+        &self,
+        services: &Services,
+        table: ScopeType,
+        route: &Arc<str>,
+        identity: &str,
+    ) {
         let limiters = services.shared::<RateLimiters>();
         let of = match self.is_shared {
             true => "",
-            false => &**route,
+            false => identity,
         };
-        for limit in &self.limits {
-            let name = format!("{table:?} {of:?} {}", limit.written);
+        for (at, limit) in self.limits.iter().enumerate() {
+            let before = self.limits[..at].iter();
+            let equal = before.filter(|it| it.written == limit.written).count();
+            let name = format!("{table:?} {of:?} {equal} {}", limit.written);
             let started = Running::new(limiters.of(name), route, limit.written.by.kind());
             let _ = limit.running.set(started);
         }

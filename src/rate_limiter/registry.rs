@@ -15,7 +15,7 @@ use super::RateLimiter;
 pub(crate) struct RateLimiters(Mutex<HashMap<String, Weak<RateLimiter>>>);
 
 impl RateLimiters {
-    /// Returns the limiter of a limit.
+    /// Returns the limiter of a limit. Limits of the same name share their counters.
     pub(crate) fn of(&self, limit: String) -> Arc<RateLimiter> {
         let mut known = self.0.lock();
         known.retain(|_, limiter| limiter.strong_count() > 0);

@@ -115,16 +115,19 @@ impl MessageLimits {
         self.limits.iter().map(|limit| limit.written.to_string())
     }
 
-    /// Finds the counters, before the route is served.
-    pub(crate) fn start(&self, limiters: &RateLimiters, route: &Arc<str>) {
+    /// Finds the counters, before the route is served. `identity` tells the route from all others,
+    /// which its label may not.
+    pub(crate) fn start(&self, limiters: &RateLimiters, route: &Arc<str>, identity: &str) {
         let of = match self.is_shared {
             true => "",
-            false => &**route,
+            false => identity,
         };
-        for limit in &*self.limits {
+        for (at, limit) in self.limits.iter().enumerate() {
             let by = limit.written.by.as_str();
+            let before = self.limits[..at].iter();
+            let equal = before.filter(|it| it.written == limit.written).count();
             let _ = limit.running.set(Running {
-                limiter: limiters.of(format!("messages {of:?} {}", limit.written)),
+                limiter: limiters.of(format!("messages {of:?} {equal} {}", limit.written)),
                 limited: counter!("oneport_rate_limited_total", "route" => route.to_string(), "by" => by),
                 route: route.clone(),
                 logged: LogThrottle::new(),

@@ -124,6 +124,24 @@ async fn each_key_has_its_own_count() {
 }
 
 #[tokio::test]
+async fn routes_of_several_hosts_and_equal_limits_have_counts_of_their_own() {
+    let route = |host: &str| {
+        format!(
+            "{}host = '{host}'\n",
+            limited("[{ rate = '2/h' }, { rate = '2/h' }]")
+        )
+        .replace("name = 'home'\n", "")
+    };
+    let app = app(&(route("a.example") + &route("b.example")));
+    for host in ["a.example", "b.example"] {
+        for expected in [200, 200, 429] {
+            let request = get().header("host", host);
+            assert_eq!(status(&app, request).await, expected, "{host}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_one_limit_refuses_counts_for_none() {
     let app = app(&limited(
         "[{ rate = '3/h' }, { rate = '1/h', by = 'header:x-key' }]",

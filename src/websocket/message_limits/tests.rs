@@ -18,7 +18,7 @@ fn limits(text: &str) -> MessageLimits {
         SocketRateLimit::Handshakes(_) => None,
     });
     let limits = MessageLimits::new(messages.collect(), MAX_MESSAGE, false);
-    limits.start(&RateLimiters::default(), &"route".into());
+    limits.start(&RateLimiters::default(), &"route".into(), "route");
     limits
 }
 
@@ -114,4 +114,26 @@ fn debts_of_several_limits_are_paid_together() {
     assert_eq!(limiter.count(message(MAX_MESSAGE), now), Verdict::Pass);
     let pause = Verdict::Pause(Duration::from_secs(5));
     assert_eq!(limiter.count(message(500), now), pause);
+}
+
+#[test]
+fn equal_limits_and_routes_of_several_hosts_have_counters_of_their_own() {
+    let text = "[{ rate = '4/h', by = 'address', over = 'drop' }, { rate = '4/h', by = 'address', over = 'drop' }]";
+    let written = limits(text);
+    let limiters = RateLimiters::default();
+    let unstarted = || {
+        let written = written.limits.iter().map(|limit| limit.written.clone());
+        MessageLimits::new(written.collect(), MAX_MESSAGE, false)
+    };
+    let (of_a, of_b) = (unstarted(), unstarted());
+    of_a.start(&limiters, &"/".into(), "/ a.example");
+    of_b.start(&limiters, &"/".into(), "/ b.example");
+    let now = Instant::now();
+    for limits in [of_a, of_b] {
+        let mut limiter = limiter(&limits, "192.0.2.1:1");
+        for _ in 0..4 {
+            assert_eq!(limiter.count(message(1), now), Verdict::Pass);
+        }
+        assert_eq!(limiter.count(message(1), now), Verdict::Drop);
+    }
 }
