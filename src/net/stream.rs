@@ -17,10 +17,12 @@
 //! through `&mut self`.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -28,6 +30,15 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::TlsStream;
+
+/// A readiness that contains the end of the other side without bytes that can be read.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CLOSED: Interest = Interest::PRIORITY;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CLOSED: Interest = Interest::ERROR;
+
+/// How often a boxed stream is asked whether it was reset.
+const RESET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A type that is read and written, for [`Stream::boxed`].
 pub trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -177,6 +188,25 @@ impl Stream {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => stream.poll_flush_shared(cx),
             Self::Boxed(stream) => Pin::new(&mut *stream.lock()).poll_flush(cx),
+        }
+    }
+
+    /// Completes once the other end has closed its side or reset the connection, even if it has sent
+    /// bytes before that are unread. Of a boxed stream only a reset is seen, up to a second later.
+    pub(crate) async fn closed(&self) {
+        let mut stream = self;
+        while let Self::Tls(tls) = stream {
+            stream = tls.stream();
+        }
+        match stream {
+            Self::Tcp(stream) => drop(stream.ready(CLOSED).await),
+            Self::Unix(stream) => drop(stream.ready(CLOSED).await),
+            Self::Tls(_) | Self::Boxed(_) => {
+                let flush = |cx: &mut Context<'_>| Poll::Ready(stream.poll_flush_shared(cx));
+                while !matches!(poll_fn(flush).await, Poll::Ready(Err(_))) {
+                    tokio::time::sleep(RESET_INTERVAL).await;
+                }
+            }
         }
     }
 

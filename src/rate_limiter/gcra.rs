@@ -159,6 +159,12 @@ impl Counter {
         }
     }
 
+    /// Returns how far the counter is beyond the window.
+    pub(super) fn debt(self, quota: Quota, now: u64) -> Duration {
+        let latest = now.saturating_add(quota.window);
+        Duration::from_nanos(self.empty_at.saturating_sub(latest))
+    }
+
     /// Returns how long until some units are within the limit.
     pub(super) fn wait(self, units: u64, quota: Quota, now: u64) -> Duration {
         let to = self.empty_at.max(now).saturating_add(quota.cost(units));
@@ -197,6 +203,17 @@ impl Counters {
         let counted = counter.count(units, quota, now, over);
         *empty_at = counter.empty_at;
         Counted { evicted, ..counted }
+    }
+
+    /// Returns the counter of a key; an empty one if it has none.
+    pub(super) fn get(&self, key: u64) -> Counter {
+        let key = key | 1;
+        let set = self.set(key);
+        let places = self.places.get(set..set + WAYS).unwrap_or_default();
+        let known = places.iter().find(|[known, _]| *known == key);
+        known.map_or_else(Counter::default, |[_, empty_at]| Counter {
+            empty_at: *empty_at,
+        })
     }
 
     /// Takes a charge back: only the amount it has added itself. A counter that was evicted in the

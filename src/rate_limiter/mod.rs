@@ -88,6 +88,12 @@ impl RateLimiter {
         self.count_with(key, units, quota, now, Over::Owe)
     }
 
+    /// Returns how long until what is owed is paid off.
+    pub(crate) fn debt(&self, key: Key, quota: Quota, now: Instant) -> Duration {
+        let counter = self.shard(key).lock().get(key.0);
+        counter.debt(quota, nanos(now))
+    }
+
     /// Takes back units that were counted: only the amount that they have added themselves.
     pub(crate) fn give_back(&self, key: Key, charge: Charge, now: Instant) {
         self.shard(key).lock().give_back(key.0, charge, nanos(now));
@@ -129,6 +135,11 @@ impl Bucket {
     /// Counts some units in any case. `wait` then is the time after which the limit is kept.
     pub(crate) fn owe(&mut self, units: u64, quota: Quota, now: Instant) -> Counted {
         self.0.count(units, quota, nanos(now), Over::Owe)
+    }
+
+    /// Returns how long until what is owed is paid off.
+    pub(crate) fn debt(&self, quota: Quota, now: Instant) -> Duration {
+        self.0.debt(quota, nanos(now))
     }
 
     /// Returns how long until one unit is within the limit.

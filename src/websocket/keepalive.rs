@@ -17,6 +17,17 @@ pub(super) enum Due {
     End(Ending),
 }
 
+/// Whether a socket reads what its client sends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reading {
+    Yes,
+    /// Input waits for the consumer, or output for the client: a pong could not be seen.
+    Blocked,
+    /// A limit delays the client. Its silence does not count, but pings go on: writing to a client
+    /// that is gone fails.
+    Paused,
+}
+
 /// The instants from which a socket's deadlines are computed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeepAlive {
@@ -53,6 +64,12 @@ impl KeepAlive {
         std::mem::replace(&mut self.pinged, NEVER) != NEVER
     }
 
+    /// Records the end of a pause of some length: the client's silence counts from now on.
+    pub(super) fn resumed(&mut self, now: Millis, paused: Millis) {
+        self.received(now);
+        self.first_message_ends = self.first_message_ends.saturating_add(paused);
+    }
+
     /// Records that a whole message arrived.
     pub(super) fn message(&mut self) {
         self.first_message_ends = NEVER;
@@ -75,20 +92,19 @@ impl KeepAlive {
     }
 
     /// Returns the next action. `blocked_since`: the time since which a write makes no progress.
-    /// `is_reading`: whether a pong would be read; the socket does not read while input waits for
-    /// the consumer, or output for the client.
     pub(super) fn due(
         &self,
         now: Millis,
         settings: &SocketSettings,
         blocked_since: Millis,
-        is_reading: bool,
+        reading: Reading,
     ) -> Due {
-        let ping = match self.pinged {
-            NEVER => after(self.last_received, settings.ping_interval),
+        let ping = match (self.pinged, reading) {
+            (NEVER, _) => after(self.last_received, settings.ping_interval),
+            (pinged, Reading::Paused) => after(pinged, settings.ping_interval),
             _ => NEVER,
         };
-        self.due_with(ping, now, settings, blocked_since, is_reading)
+        self.due_with(ping, now, settings, blocked_since, reading)
     }
 
     /// Returns the next action while no ping can be sent.
@@ -97,9 +113,9 @@ impl KeepAlive {
         now: Millis,
         settings: &SocketSettings,
         blocked_since: Millis,
-        is_reading: bool,
+        reading: Reading,
     ) -> Due {
-        self.due_with(NEVER, now, settings, blocked_since, is_reading)
+        self.due_with(NEVER, now, settings, blocked_since, reading)
     }
 
     fn due_with(
@@ -108,15 +124,20 @@ impl KeepAlive {
         now: Millis,
         settings: &SocketSettings,
         blocked_since: Millis,
-        is_reading: bool,
+        reading: Reading,
     ) -> Due {
         let write = after(blocked_since, settings.write_timeout);
-        let idle = after(self.last_received, settings.idle_timeout);
         let is_pinged = self.pinged != NEVER;
-        let pong = if is_pinged && is_reading {
-            after(self.pinged, settings.pong_timeout)
-        } else {
-            NEVER
+        let (idle, first) = match reading {
+            Reading::Paused => (NEVER, NEVER),
+            _ => (
+                after(self.last_received, settings.idle_timeout),
+                self.first_message_ends,
+            ),
+        };
+        let pong = match reading {
+            Reading::Yes if is_pinged => after(self.pinged, settings.pong_timeout),
+            _ => NEVER,
         };
         let end = |cause| Due::End(Ending::of(cause));
         if now >= write {
@@ -125,20 +146,19 @@ impl KeepAlive {
             end(Cause::Lifetime)
         } else if now >= pong {
             end(Cause::PingTimeout)
-        } else if now >= self.first_message_ends {
+        } else if now >= first {
             end(Cause::FirstMessageTimeout)
         } else if now >= idle {
             end(Cause::IdleTimeout)
         } else if now >= ping {
             Due::Ping
         } else {
-            let first = self.first_message_ends;
             let next = [write, self.lifetime_ends, pong, first, idle, ping]
                 .into_iter()
                 .min()
                 .unwrap_or(NEVER);
             // The pong cannot be read now; check again after another `pong_timeout`.
-            let again = if is_pinged && !is_reading {
+            let again = if is_pinged && reading == Reading::Blocked {
                 next.min(now + millis(settings.pong_timeout))
             } else {
                 next

@@ -1,7 +1,11 @@
 //! MessageLimits: how many messages and bytes the clients of a route may send in a time.
 //!
 //! A message and a ping count as one, a pong counts with its bytes alone: it makes the server send
-//! nothing. Bytes are those of payloads, decompressed; in a tunnel, those of the stream.
+//! nothing. Bytes are those of payloads, decompressed, and of a header for each; in a tunnel, those
+//! of the stream.
+//!
+//! A limit that delays is checked before an item is decoded, and charged after it: what is owed is
+//! at most one item of each socket that shares the counter.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -11,9 +15,19 @@ use metrics::{Counter, counter};
 
 use crate::config::{MessageLimit, OverLimit, SocketKey};
 use crate::net::client_network;
-use crate::rate_limiter::{Bucket, Key, Quota, RateLimiter, RateLimiters};
+use crate::rate_limiter::{Bucket, Charge, Counted, Key, Quota, RateLimiter, RateLimiters};
 use crate::scope::Scope;
 use crate::telemetry::LogThrottle;
+
+/// The longest header of a frame that counts with a message.
+const HEADER_BYTES_MAX: u64 = 14;
+
+/// How long the sockets that share a counter wait at least, if its window is twice as long: not all
+/// of them wake up for each message.
+const SHARED_WAIT: Duration = Duration::from_millis(100);
+
+/// How much longer the socket waits that has used up a shared counter: the others come first.
+const OTHERS_FIRST: Duration = Duration::from_millis(2);
 
 /// The limits of a route's messages (cheap to clone). A route without limits has an empty list, and
 /// its sockets no counters.
@@ -27,14 +41,9 @@ pub struct MessageLimits {
 #[derive(Debug)]
 struct Limit {
     written: MessageLimit,
-    quotas: Quotas,
+    /// Of messages and of bytes.
+    quotas: [Option<Quota>; 2],
     running: OnceLock<Running>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Quotas {
-    messages: Option<Quota>,
-    bytes: Option<Quota>,
 }
 
 /// The parts of a limit that exist once its route is served.
@@ -43,6 +52,8 @@ struct Running {
     limiter: Arc<RateLimiter>,
     route: Arc<str>,
     limited: Counter,
+    /// Counters that made room for others; `None` if each socket has its own.
+    evicted: Option<Counter>,
     logged: LogThrottle,
 }
 
@@ -75,10 +86,10 @@ pub(super) struct MessageLimiter {
 
 /// The counters of one limit.
 enum Counters {
-    /// Of one socket.
-    Own { messages: Bucket, bytes: Bucket },
-    /// Of several, in the limit's [`RateLimiter`].
-    Shared { messages: Key, bytes: Key },
+    /// Of one socket, and their state before the last item.
+    Own([Bucket; 2], [Bucket; 2]),
+    /// Of several, in the limit's [`RateLimiter`], and the charges of the last item.
+    Shared([Key; 2], [Charge; 2]),
 }
 
 /// Those whose messages are counted together.
@@ -93,10 +104,12 @@ impl MessageLimits {
     /// that size is always within a limit of bytes that is not used up.
     pub(crate) fn new(written: Vec<MessageLimit>, max_message: u64, is_shared: bool) -> Self {
         let limit = |written: MessageLimit| Limit {
-            quotas: Quotas {
-                messages: written.rate.map(|rate| rate.quota(written.burst)),
-                bytes: written.bytes.map(|rate| rate.quota(max_message)),
-            },
+            quotas: [
+                written.rate.map(|rate| rate.quota(written.burst)),
+                written
+                    .bytes
+                    .map(|rate| rate.quota(max_message.saturating_add(HEADER_BYTES_MAX))),
+            ],
             written,
             running: OnceLock::new(),
         };
@@ -126,8 +139,10 @@ impl MessageLimits {
             let by = limit.written.by.as_str();
             let before = self.limits[..at].iter();
             let equal = before.filter(|it| it.written == limit.written).count();
+            let evicted = || counter!("oneport_rate_limit_evictions_total", "route" => route.to_string(), "by" => by);
             let _ = limit.running.set(Running {
                 limiter: limiters.of(format!("messages {of:?} {equal} {}", limit.written)),
+                evicted: (limit.written.by != SocketKey::Connection).then(evicted),
                 limited: counter!("oneport_rate_limited_total", "route" => route.to_string(), "by" => by),
                 route: route.clone(),
                 logged: LogThrottle::new(),
@@ -146,14 +161,11 @@ impl MessageLimiter {
                 (SocketKey::Connection, _) => None,
             };
             match (who, limit.running.get()) {
-                (Some(who), Some(running)) => Counters::Shared {
-                    messages: running.limiter.key(("messages", who)),
-                    bytes: running.limiter.key(("bytes", who)),
-                },
-                _ => Counters::Own {
-                    messages: Bucket::default(),
-                    bytes: Bucket::default(),
-                },
+                (Some(who), Some(running)) => {
+                    let keys = ["messages", "bytes"].map(|kind| running.limiter.key((kind, who)));
+                    Counters::Shared(keys, Default::default())
+                }
+                _ => Counters::Own(Default::default(), Default::default()),
             }
         };
         Self {
@@ -163,24 +175,34 @@ impl MessageLimiter {
     }
 
     /// Counts what the client has sent against all limits. The first one that drops or closes
-    /// decides; otherwise the longest pause.
+    /// decides, and then no limit counts it; otherwise the longest pause.
     pub(super) fn count(&mut self, sent: Sent, now: Instant) -> Verdict {
-        let mut pause = Duration::ZERO;
-        for (limit, counters) in self.limits.limits.iter().zip(&mut self.counters) {
-            let wait = match limit.written.over {
-                OverLimit::Delay => counters.owe(limit, sent, now),
-                OverLimit::Drop | OverLimit::Close => counters.count(limit, sent, now),
+        let limits = &*self.limits.limits;
+        for (at, limit) in limits.iter().enumerate() {
+            let verdict = match limit.written.over {
+                OverLimit::Delay => continue,
+                OverLimit::Drop => Verdict::Drop,
+                OverLimit::Close => Verdict::Close,
             };
-            if wait.is_zero() {
+            if self.counters[at].count(limit, sent, now).is_zero() {
                 continue;
             }
-            if let Some(running) = limit.running.get() {
-                running.count_limited(&limit.written);
+            for (limit, counters) in limits[..at].iter().zip(&mut self.counters) {
+                if limit.written.over != OverLimit::Delay {
+                    counters.give_back(limit, now);
+                }
             }
-            match limit.written.over {
-                OverLimit::Delay => pause = pause.max(wait),
-                OverLimit::Drop => return Verdict::Drop,
-                OverLimit::Close => return Verdict::Close,
+            limit.count_limited();
+            return verdict;
+        }
+        let mut pause = Duration::ZERO;
+        for (limit, counters) in limits.iter().zip(&mut self.counters) {
+            if limit.written.over == OverLimit::Delay {
+                let wait = counters.owe(limit, sent, now);
+                if !wait.is_zero() {
+                    limit.count_limited();
+                }
+                pause = pause.max(wait);
             }
         }
         match pause {
@@ -188,24 +210,33 @@ impl MessageLimiter {
             pause => Verdict::Pause(pause),
         }
     }
+
+    /// Returns how long the limits that delay are used up already, before the client's next item
+    /// is counted.
+    pub(super) fn debt(&self, now: Instant) -> Duration {
+        let limits = self.limits.limits.iter().zip(&self.counters);
+        limits
+            .filter(|(limit, _)| limit.written.over == OverLimit::Delay)
+            .map(|(limit, counters)| counters.debt(limit, now))
+            .max()
+            .unwrap_or_default()
+    }
 }
 
 impl Counters {
     /// Counts something in any case. Returns how long until the limit is kept.
     fn owe(&mut self, limit: &Limit, sent: Sent, now: Instant) -> Duration {
         let mut wait = Duration::ZERO;
-        for (quota, units, kind) in limit.quotas.of(sent) {
-            let counted = match self {
-                Self::Own { messages, bytes } => {
-                    kind.of(&mut *messages, &mut *bytes).owe(units, quota, now)
+        for (at, quota, units) in limit.units(sent) {
+            let counted = match (&mut *self, limit.running.get()) {
+                (Self::Own(buckets, _), _) => buckets[at].owe(units, quota, now),
+                (Self::Shared(keys, _), Some(running)) => {
+                    let limiter = &running.limiter;
+                    let mut counted = limiter.owe_units(keys[at], units, quota, now);
+                    counted.wait = counted.wait.map(|wait| shared(wait, quota) + OTHERS_FIRST);
+                    running.counted(counted)
                 }
-                Self::Shared { messages, bytes } => match limit.running.get() {
-                    Some(running) => {
-                        let key = *kind.of(&*messages, &*bytes);
-                        running.limiter.owe_units(key, units, quota, now)
-                    }
-                    None => continue,
-                },
+                (Self::Shared(..), None) => continue,
             };
             wait = wait.max(counted.wait.unwrap_or_default());
         }
@@ -215,70 +246,81 @@ impl Counters {
     /// Counts something, unless it exceeds the limit. Returns how long until it does not.
     fn count(&mut self, limit: &Limit, sent: Sent, now: Instant) -> Duration {
         match self {
-            Self::Own { messages, bytes } => {
-                let mut after = (*messages, *bytes);
-                for (quota, units, kind) in limit.quotas.of(sent) {
-                    let bucket = kind.of(&mut after.0, &mut after.1);
-                    if let Some(wait) = bucket.count(units, quota, now).wait {
-                        return wait;
-                    }
+            Self::Own(buckets, before) => *before = *buckets,
+            Self::Shared(_, charges) => *charges = Default::default(),
+        }
+        for (at, quota, units) in limit.units(sent) {
+            let counted = match (&mut *self, limit.running.get()) {
+                (Self::Own(buckets, _), _) => buckets[at].count(units, quota, now),
+                (Self::Shared(keys, charges), Some(running)) => {
+                    let limiter = &running.limiter;
+                    let counted = limiter.count_units(keys[at], units, quota, now);
+                    charges[at] = counted.charge;
+                    running.counted(counted)
                 }
-                (*messages, *bytes) = after;
-            }
-            Self::Shared { messages, bytes } => {
-                let Some(running) = limit.running.get() else {
-                    return Duration::ZERO;
-                };
-                let limiter = &running.limiter;
-                let mut before = None;
-                for (quota, units, kind) in limit.quotas.of(sent) {
-                    let key = *kind.of(&*messages, &*bytes);
-                    let counted = limiter.count_units(key, units, quota, now);
-                    if let Some(wait) = counted.wait {
-                        if let Some((key, charge)) = before {
-                            limiter.give_back(key, charge, now);
-                        }
-                        return wait;
-                    }
-                    before = Some((key, counted.charge));
-                }
+                (Self::Shared(..), None) => continue,
+            };
+            if let Some(wait) = counted.wait {
+                self.give_back(limit, now);
+                return wait;
             }
         }
         Duration::ZERO
     }
+
+    /// Takes back what the last call of `count` has counted.
+    fn give_back(&mut self, limit: &Limit, now: Instant) {
+        match (self, limit.running.get()) {
+            (Self::Own(buckets, before), _) => *buckets = *before,
+            (Self::Shared(keys, charges), Some(running)) => {
+                for (key, charge) in keys.iter().zip(charges) {
+                    running.limiter.give_back(*key, *charge, now);
+                }
+            }
+            (Self::Shared(..), None) => {}
+        }
+    }
+
+    fn debt(&self, limit: &Limit, now: Instant) -> Duration {
+        let debt = |(at, quota): (usize, &Option<Quota>)| match (self, limit.running.get()) {
+            (Self::Own(buckets, _), _) => Some(buckets[at].debt((*quota)?, now)),
+            (Self::Shared(keys, _), Some(running)) => {
+                let quota = (*quota)?;
+                let debt = running.limiter.debt(keys[at], quota, now);
+                (!debt.is_zero()).then(|| shared(debt, quota))
+            }
+            (Self::Shared(..), None) => None,
+        };
+        let quotas = limit.quotas.iter().enumerate();
+        quotas.filter_map(debt).max().unwrap_or_default()
+    }
 }
 
-/// What a counter counts.
-#[derive(Clone, Copy)]
-enum Kind {
-    Messages,
-    Bytes,
-}
+impl Limit {
+    /// Returns the quotas that something counts against, and with how many units.
+    fn units(&self, sent: Sent) -> impl Iterator<Item = (usize, Quota, u64)> + use<> {
+        let [messages, bytes] = self.quotas;
+        let messages = messages.map(|quota| (0, quota, sent.messages));
+        let bytes = bytes.map(|quota| (1, quota, sent.bytes));
+        let counted = [messages, bytes].into_iter().flatten();
+        counted.filter(|(_, _, units)| *units > 0)
+    }
 
-impl Kind {
-    fn of<T>(self, messages: T, bytes: T) -> T {
-        match self {
-            Self::Messages => messages,
-            Self::Bytes => bytes,
+    fn count_limited(&self) {
+        if let Some(running) = self.running.get() {
+            running.count_limited(&self.written);
         }
     }
 }
 
-impl Quotas {
-    /// Returns the quotas that something counts against.
-    fn of(self, sent: Sent) -> impl Iterator<Item = (Quota, u64, Kind)> {
-        let messages = self
-            .messages
-            .map(|quota| (quota, sent.messages, Kind::Messages));
-        let bytes = self.bytes.map(|quota| (quota, sent.bytes, Kind::Bytes));
-        [messages, bytes]
-            .into_iter()
-            .flatten()
-            .filter(|(_, units, _)| *units > 0)
-    }
-}
-
 impl Running {
+    fn counted(&self, counted: Counted) -> Counted {
+        if let (true, Some(evicted)) = (counted.evicted, &self.evicted) {
+            evicted.increment(1);
+        }
+        counted
+    }
+
     fn count_limited(&self, written: &MessageLimit) {
         self.limited.increment(1);
         if let Some(times) = self.logged.count() {
@@ -290,6 +332,11 @@ impl Running {
             );
         }
     }
+}
+
+/// Returns how long a socket waits for a counter that others share.
+fn shared(wait: Duration, quota: Quota) -> Duration {
+    wait.max(SHARED_WAIT.min(quota.window() / 2))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod inspection;
 mod keepalive;
 mod message;
 mod message_limits;
+mod pause;
 mod send_queue;
 mod settings;
 mod socket;

@@ -31,6 +31,18 @@ const FILE: &str = "
     close_timeout = '1s'
 ";
 
+const DELAYED: &str = "
+    [[http.route]]
+    path = '/hello/'
+    view = 'respond'
+    options = { body = 'hello' }
+    [[websocket.route]]
+    path = '/echo/'
+    consumer = 'echo'
+    ping_interval = '0s'
+    rate_limit = { rate = '2/h', by = 'connection', over = 'delay' }
+";
+
 struct Socket {
     send: SendStream<Bytes>,
     receive: RecvStream,
@@ -504,4 +516,23 @@ async fn rates_of_requests_handshakes_and_messages_apply_to_streams() {
     assert!(begun.elapsed() >= Duration::from_millis(280));
     let (denied, _) = ask(&mut client, handshake("/echo/")).await;
     assert_eq!(denied.status(), 429);
+}
+
+/// A limit that delays does not read the stream. A reset ends the socket nevertheless.
+#[tokio::test]
+async fn delayed_socket_whose_stream_is_reset_ends() {
+    let server = LiveServer::start(DELAYED).await.unwrap();
+    let mut client = connect(&server).await;
+    let mut socket = open(&mut client).await;
+    socket.say(&frame(0x81, b"hi").repeat(3)).await;
+    assert!(socket.read(12).await);
+    socket.say(&frame(0x81, b"hi")).await;
+    assert_eq!(server.gateway().sockets().len(), 1);
+    socket.send.send_reset(Reason::CANCEL);
+    let ended = async {
+        while !server.gateway().sockets().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(ended).await;
 }

@@ -422,6 +422,94 @@ async fn a_delayed_client_comes_to_a_halt_and_is_not_timed_out() {
 }
 
 #[tokio::test]
+async fn items_without_a_payload_count_against_a_limit_of_bytes() {
+    let text = echo("{ bytes = '1 B/h', by = 'connection', over = 'close' }");
+    let server = LiveServer::start(&format!("{text}max_message = '1 kB'\n"))
+        .await
+        .unwrap();
+    for first in [0x8a, 0x81] {
+        let mut stream = open(&server).await;
+        let items: Vec<u8> = (0..300).flat_map(|_| frame(first, b"")).collect();
+        stream.write_all(&items).await.unwrap();
+        let answer = read_until(&mut stream, |_| false).await;
+        let close = answer.iter().position(|byte| *byte == 0x88).unwrap();
+        assert_eq!(close_code(&answer[close..]), 1008);
+    }
+}
+
+/// A pause ends with its client, though bytes that it has sent before are unread.
+#[tokio::test]
+async fn a_delayed_client_that_leaves_is_noticed() {
+    let upstream = LiveServer::start("[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n");
+    let upstream = upstream.await.unwrap();
+    let limit = "{ rate = '2/h', by = 'connection', over = 'delay' }";
+    for text in [echo(limit), tunnel(&upstream, limit)] {
+        let server = LiveServer::start(&format!("{text}ping_interval = '0s'\n"))
+            .await
+            .unwrap();
+        let mut stream = open(&server).await;
+        let messages = frame(0x81, b"hi").repeat(3);
+        stream.write_all(&messages).await.unwrap();
+        let answer = read_until(&mut stream, |read| read.len() == 12).await;
+        assert_eq!(answer, b"\x81\x02hi".repeat(3));
+        // In the kernel, and never read.
+        stream.write_all(&messages).await.unwrap();
+        assert_eq!(server.gateway().sockets().len(), 1);
+        drop(stream);
+        until(|| server.gateway().sockets().is_empty(), "the end").await;
+    }
+}
+
+/// Each socket of an address waits for what the others owe, so that none adds more than an item.
+#[tokio::test]
+async fn sockets_that_reconnect_do_not_add_to_a_debt() {
+    let text = echo("{ bytes = '40 KiB/s', by = 'address', over = 'delay' }");
+    let text = format!("{text}max_message = '40 KiB'\nping_interval = '0s'\n");
+    let server = LiveServer::start(&text).await.unwrap();
+    let message = frame(0x82, &[7; 40_000]);
+    let mut left = Vec::new();
+    for _ in 0..30 {
+        let mut stream = open(&server).await;
+        stream.write_all(&message).await.unwrap();
+        left.push(stream);
+    }
+    drop(left);
+    // Those that have left hold no place, though what they sent was not read.
+    until(|| server.gateway().sockets().is_empty(), "the ends").await;
+    let mut stream = open(&server).await;
+    let echoing = async {
+        for _ in 0..2 {
+            stream.write_all(&frame(0x81, b"hi")).await.unwrap();
+            let answer = read_until(&mut stream, |read| read.len() == 4).await;
+            assert_eq!(answer, b"\x81\x02hi");
+        }
+    };
+    let echoed = tokio::time::timeout(Duration::from_secs(8), echoing).await;
+    assert!(echoed.is_ok(), "thirty messages would be paid off in 29 s");
+}
+
+/// A socket that floods does not keep another of its address from being heard.
+#[tokio::test]
+async fn sockets_that_share_a_limit_take_turns() {
+    let text = echo("{ rate = '20/s', burst = 1, by = 'address', over = 'delay' }");
+    let server = LiveServer::start(&text).await.unwrap();
+    let mut flood = open(&server).await;
+    let messages = frame(0x81, b"flood").repeat(1_000);
+    flood.write_all(&messages).await.unwrap();
+    read_until(&mut flood, |read| !read.is_empty()).await;
+    let mut stream = open(&server).await;
+    let echoing = async {
+        for _ in 0..5 {
+            stream.write_all(&frame(0x81, b"hi")).await.unwrap();
+            let answer = read_until(&mut stream, |read| read.len() == 4).await;
+            assert_eq!(answer, b"\x81\x02hi");
+        }
+    };
+    let echoed = tokio::time::timeout(Duration::from_secs(5), echoing).await;
+    assert!(echoed.is_ok(), "every second message is the other's");
+}
+
+#[tokio::test]
 async fn sockets_of_a_user_share_a_limit() {
     let text = "
         [[websocket.route]]
@@ -453,16 +541,42 @@ async fn sockets_of_a_user_share_a_limit() {
     }
 }
 
+/// A route whose messages go to an upstream.
+fn tunnel(upstream: &LiveServer, rate_limit: &str) -> String {
+    format!(
+        "[[websocket.route]]\npath = '/echo/'\nconsumer = 'proxy'\nclose_timeout = '1s'\nrate_limit = {rate_limit}\noptions = {{ upstream = ['http://{}'] }}\n",
+        upstream.address()
+    )
+}
+
+/// What comes at once is counted frame by frame: the rest does not reach the upstream.
+#[tokio::test]
+async fn nothing_over_a_limit_passes_a_tunnel() {
+    let upstream = "[[websocket.route]]\npath = '/echo/'\nname = 'upstream'\nconsumer = 'echo'\n";
+    let upstream = LiveServer::start(upstream).await.unwrap();
+    let limit = "{ rate = '10/h', by = 'address', over = 'close' }";
+    let server = LiveServer::start(&tunnel(&upstream, limit)).await.unwrap();
+    for _ in 0..3 {
+        let mut stream = open(&server).await;
+        let messages = frame(0x81, b"hi").repeat(5_000);
+        stream.write_all(&messages).await.unwrap();
+        let answer = read_until(&mut stream, |_| false).await;
+        let close = answer.iter().position(|byte| *byte == 0x88).unwrap();
+        assert_eq!(close_code(&answer[close..]), 1008);
+    }
+    until(|| upstream.gateway().sockets().is_empty(), "the ends").await;
+    let metrics = upstream.gateway().services().metrics.as_ref().unwrap();
+    let labels = [("route", "upstream")];
+    let received = "oneport_messages_received_total";
+    let messages = metrics.snapshot().sum(received, &labels);
+    assert_eq!(messages as u32, 10);
+}
+
 #[tokio::test]
 async fn what_a_tunnels_client_sends_is_limited_too() {
     let upstream = LiveServer::start("[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n");
     let upstream = upstream.await.unwrap();
-    let front = |rate_limit: &str| {
-        format!(
-            "[[websocket.route]]\npath = '/echo/'\nconsumer = 'proxy'\nclose_timeout = '1s'\nrate_limit = {rate_limit}\noptions = {{ upstream = ['http://{}'] }}\n",
-            upstream.address()
-        )
-    };
+    let front = |rate_limit: &str| tunnel(&upstream, rate_limit);
     // Closed.
     let server = LiveServer::start(&front("{ rate = '3/h', over = 'close' }"))
         .await

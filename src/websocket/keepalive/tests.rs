@@ -16,15 +16,21 @@ fn settings() -> SocketSettings {
 #[test]
 fn silent_client_is_pinged_and_then_ended() {
     let mut table = KeepAlive::new(0, &settings(), 0.0);
-    assert_eq!(table.due(0, &settings(), NEVER, true), Due::Nothing(25_000));
-    assert_eq!(table.due(25_000, &settings(), NEVER, true), Due::Ping);
+    assert_eq!(
+        table.due(0, &settings(), NEVER, Reading::Yes),
+        Due::Nothing(25_000)
+    );
+    assert_eq!(
+        table.due(25_000, &settings(), NEVER, Reading::Yes),
+        Due::Ping
+    );
     table.pinged(25_000);
     assert_eq!(
-        table.due(25_000, &settings(), NEVER, true),
+        table.due(25_000, &settings(), NEVER, Reading::Yes),
         Due::Nothing(35_000)
     );
     assert!(matches!(
-        table.due(35_000, &settings(), NEVER, true),
+        table.due(35_000, &settings(), NEVER, Reading::Yes),
         Due::End(Ending {
             cause: Cause::PingTimeout,
             ..
@@ -32,7 +38,7 @@ fn silent_client_is_pinged_and_then_ended() {
     ));
     table.received(34_000);
     assert_eq!(
-        table.due(35_000, &settings(), NEVER, true),
+        table.due(35_000, &settings(), NEVER, Reading::Yes),
         Due::Nothing(59_000)
     );
 }
@@ -40,8 +46,11 @@ fn silent_client_is_pinged_and_then_ended() {
 #[test]
 fn other_deadlines_go_on_while_no_ping_can_be_sent() {
     let table = KeepAlive::new(0, &settings(), 0.0);
-    let due = |now| table.due_without_ping(now, &settings(), NEVER, true);
-    assert_eq!(table.due(25_000, &settings(), NEVER, true), Due::Ping);
+    let due = |now| table.due_without_ping(now, &settings(), NEVER, Reading::Yes);
+    assert_eq!(
+        table.due(25_000, &settings(), NEVER, Reading::Yes),
+        Due::Ping
+    );
     assert_eq!(due(25_000), Due::Nothing(100_000));
     assert_eq!(due(100_000), Due::End(Ending::of(Cause::IdleTimeout)));
 }
@@ -51,9 +60,29 @@ fn pong_that_cannot_be_read_is_not_missed() {
     let mut table = KeepAlive::new(0, &settings(), 0.0);
     table.pinged(25_000);
     assert_eq!(
-        table.due(36_000, &settings(), NEVER, false),
+        table.due(36_000, &settings(), NEVER, Reading::Blocked),
         Due::Nothing(46_000)
     );
+}
+
+#[test]
+fn client_in_a_pause_is_pinged_again_and_its_silence_does_not_count() {
+    let settings = SocketSettings {
+        first_message_timeout: Duration::from_secs(40),
+        ..settings()
+    };
+    let mut table = KeepAlive::new(0, &settings, 0.0);
+    for at in [25_000, 50_000, 75_000, 100_000, 125_000] {
+        let due = |now| table.due(now, &settings, NEVER, Reading::Paused);
+        assert_eq!(due(at - 1), Due::Nothing(at));
+        assert_eq!(due(at), Due::Ping);
+        table.pinged(at);
+    }
+    table.resumed(130_000, 130_000);
+    let due = table.due(130_000, &settings, NEVER, Reading::Yes);
+    assert_eq!(due, Due::Nothing(155_000));
+    let due = table.due(170_000, &settings, NEVER, Reading::Yes);
+    assert_eq!(due, Due::End(Ending::of(Cause::FirstMessageTimeout)));
 }
 
 #[test]
@@ -61,14 +90,14 @@ fn each_deadline_has_its_cause() {
     let mut table = KeepAlive::new(0, &settings(), 1.0);
     table.received(899_999);
     assert!(matches!(
-        table.due(5_000, &settings(), 0, true),
+        table.due(5_000, &settings(), 0, Reading::Yes),
         Due::End(Ending {
             cause: Cause::WriteTimeout,
             ..
         })
     ));
     assert!(matches!(
-        table.due(900_000, &settings(), NEVER, true),
+        table.due(900_000, &settings(), NEVER, Reading::Yes),
         Due::End(Ending {
             cause: Cause::Lifetime,
             ..
@@ -80,7 +109,7 @@ fn each_deadline_has_its_cause() {
     };
     let table = KeepAlive::new(0, &settings(), 0.0);
     assert!(matches!(
-        table.due(100_000, &settings(), NEVER, true),
+        table.due(100_000, &settings(), NEVER, Reading::Yes),
         Due::End(Ending {
             cause: Cause::IdleTimeout,
             ..
@@ -95,9 +124,12 @@ fn silence_from_the_start_has_a_deadline_of_its_own() {
         ..settings()
     };
     let mut table = KeepAlive::new(0, &settings, 0.0);
-    assert_eq!(table.due(0, &settings, NEVER, true), Due::Nothing(3_000));
+    assert_eq!(
+        table.due(0, &settings, NEVER, Reading::Yes),
+        Due::Nothing(3_000)
+    );
     table.received(2_000); // a pong is not a message
-    let Due::End(ending) = table.due(3_000, &settings, NEVER, true) else {
+    let Due::End(ending) = table.due(3_000, &settings, NEVER, Reading::Yes) else {
         panic!("nothing was due");
     };
     assert_eq!(
@@ -106,7 +138,7 @@ fn silence_from_the_start_has_a_deadline_of_its_own() {
     );
     table.message();
     assert_eq!(
-        table.due(3_000, &settings, NEVER, true),
+        table.due(3_000, &settings, NEVER, Reading::Yes),
         Due::Nothing(27_000)
     );
 }
@@ -223,7 +255,11 @@ proptest! {
             // Sleeps until something is due or the event comes.
             loop {
                 let blocked = naive.blocked.unwrap_or(NEVER);
-                match table.due(now, &settings, blocked, naive.is_reading) {
+                let reading = match naive.is_reading {
+                    true => Reading::Yes,
+                    false => Reading::Blocked,
+                };
+                match table.due(now, &settings, blocked, reading) {
                     Due::End(ending) => {
                         prop_assert_eq!(naive.due(now), Some(Some(ending.cause)));
                         return Ok(());

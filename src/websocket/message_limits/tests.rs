@@ -84,7 +84,8 @@ fn the_longest_message_is_always_within_a_limit_of_bytes() {
     let limits = limits("{ bytes = '100 B/s', over = 'close' }");
     let mut limiter = limiter(&limits, "192.0.2.1:1");
     let now = Instant::now();
-    assert_eq!(limiter.count(message(MAX_MESSAGE), now), Verdict::Pass);
+    let longest = message(MAX_MESSAGE + HEADER_BYTES_MAX);
+    assert_eq!(limiter.count(longest, now), Verdict::Pass);
     assert_eq!(limiter.count(message(1), now), Verdict::Close);
 }
 
@@ -111,9 +112,64 @@ fn debts_of_several_limits_are_paid_together() {
     );
     let mut limiter = limiter(&limits, "192.0.2.1:1");
     let now = Instant::now();
-    assert_eq!(limiter.count(message(MAX_MESSAGE), now), Verdict::Pass);
-    let pause = Verdict::Pause(Duration::from_secs(5));
+    let longest = message(MAX_MESSAGE + HEADER_BYTES_MAX);
+    assert_eq!(limiter.count(longest, now), Verdict::Pass);
+    let pause = Verdict::Pause(Duration::from_secs(5) + OTHERS_FIRST);
     assert_eq!(limiter.count(message(500), now), pause);
+}
+
+#[test]
+fn what_one_limit_refuses_is_counted_by_none() {
+    let limits = limits(
+        "[{ rate = '1/s', by = 'connection', over = 'delay' }, { rate = '2/h', by = 'address', over = 'drop' }, { bytes = '1 B/h', by = 'connection', over = 'drop' }]",
+    );
+    let mut limiter = limiter(&limits, "192.0.2.1:1");
+    let now = Instant::now();
+    for _ in 0..100 {
+        let verdict = limiter.count(message(MAX_MESSAGE * 2), now);
+        assert_eq!(verdict, Verdict::Drop);
+    }
+    assert_eq!(limiter.count(message(10), now), Verdict::Pass);
+    let pause = Verdict::Pause(Duration::from_secs(1));
+    assert_eq!(limiter.count(message(10), now), pause);
+    assert_eq!(limiter.count(message(10), now), Verdict::Drop);
+}
+
+/// Each socket checks the debt before an item, so the sockets of an address do not add to it.
+#[test]
+fn a_debt_is_known_before_more_is_counted() {
+    let limits = limits("{ bytes = '100 B/s', by = 'address', over = 'delay' }");
+    let now = Instant::now();
+    let longest = message(MAX_MESSAGE + HEADER_BYTES_MAX);
+    let mut one = limiter(&limits, "192.0.2.1:1");
+    assert_eq!(one.debt(now), Duration::ZERO);
+    assert_eq!(one.count(longest, now), Verdict::Pass);
+    assert_eq!(one.debt(now), Duration::ZERO);
+    let pause = Duration::from_secs(2);
+    let longer = Verdict::Pause(pause + OTHERS_FIRST);
+    assert_eq!(one.count(message(200), now), longer);
+    let other = limiter(&limits, "192.0.2.1:2");
+    assert_eq!(other.debt(now), pause);
+    assert_eq!(other.debt(now + pause), Duration::ZERO);
+    assert_eq!(limiter(&limits, "192.0.2.2:1").debt(now), Duration::ZERO);
+}
+
+/// A socket that floods does not keep the others of its address from their turn: it waits longer.
+#[test]
+fn sockets_of_an_address_take_turns() {
+    let limits = limits("{ rate = '1000/s', by = 'address', over = 'delay' }");
+    let mut flood = limiter(&limits, "192.0.2.1:1");
+    let now = Instant::now();
+    let wait = loop {
+        if let Verdict::Pause(wait) = flood.count(message(1), now) {
+            break wait;
+        }
+    };
+    let other = limiter(&limits, "192.0.2.1:2").debt(now);
+    assert_eq!((other, wait), (SHARED_WAIT, SHARED_WAIT + OTHERS_FIRST));
+    // The rate stays the same: as much has been paid off as came up in the meantime.
+    let passed = (0..1_000).take_while(|_| flood.count(message(1), now + wait) == Verdict::Pass);
+    assert_eq!(passed.count(), 101);
 }
 
 #[test]

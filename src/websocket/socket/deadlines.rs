@@ -11,7 +11,7 @@ use crate::clock::{Millis, NEVER, Tick, TimerKey};
 use crate::websocket::close::Ending;
 use crate::websocket::frame::{Opcode, encode};
 use crate::websocket::inspection::SocketReport;
-use crate::websocket::keepalive::{Due, millis};
+use crate::websocket::keepalive::{Due, Reading, millis};
 use crate::websocket::thread_buffers;
 
 impl Socket {
@@ -75,10 +75,15 @@ impl Socket {
 
     fn due(&self, now: Millis) -> Due {
         let blocked_since = self.handle.blocked_since();
-        // While the socket does not read, a pong could not be seen.
-        let is_reading = !self.has_undecoded() && !self.is_paused() && blocked_since == NEVER;
+        let reading = if self.is_paused() {
+            Reading::Paused
+        } else if self.has_undecoded() || blocked_since != NEVER {
+            Reading::Blocked
+        } else {
+            Reading::Yes
+        };
         let settings = &self.handle.route().settings;
-        self.keepalive.due(now, settings, blocked_since, is_reading)
+        self.keepalive.due(now, settings, blocked_since, reading)
     }
 
     fn tick_at(&self) -> Millis {

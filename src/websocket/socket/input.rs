@@ -70,7 +70,10 @@ impl Socket {
         let limits = self.handle.route().settings.limits;
         thread_buffers::with(|buffers| {
             loop {
-                if is_limited && self.is_paused() {
+                if is_limited
+                    && (!buffers.undecoded.is_empty() || self.has_undecoded())
+                    && self.is_delayed()
+                {
                     return None;
                 }
                 let extras = self.extras.as_mut();

@@ -261,18 +261,21 @@ impl Socket {
     /// ahead as far as there is room.
     pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
         for _ in 0..READS_PER_POLL {
+            let _: Poll<()> = self.poll_pause(cx);
             self.handle_notification();
-            let is_paused = self.poll_pause(cx).is_pending();
             self.read_ahead();
             self.save_undecoded();
             let has_room = self.flush(cx);
             if self.handle.is_notified() {
                 continue; // as in `poll_next`
             }
+            // Reading ahead may have begun a pause, whose end has to wake the task.
+            if self.is_paused() && self.poll_pause(cx).is_ready() {
+                continue;
+            }
             if self.has_ended()
                 || !has_room
                 || self.has_undecoded()
-                || is_paused
                 || self.is_paused()
                 || self.poll_read(cx).is_pending()
             {

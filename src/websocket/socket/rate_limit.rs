@@ -1,63 +1,52 @@
 //! Rate limit: applies a route's limits of messages to one socket.
 //!
 //! ```text
+//!   undecoded ──► used up by other sockets ──► Pause, before it is decoded
 //!   decoded ──► count ──► Pass ────────────────────────────────► consumer
 //!                  ├────► Pause ──► consumer; nothing is decoded or read before `pause` ends,
-//!                  │                and the client's writes come to a halt in the kernel
+//!                  │                and the client's writes come to a halt in the kernel.
+//!                  │                A client that leaves in a pause ends it, and the socket
 //!                  ├────► Drop
 //!                  └────► Close ──► the socket ends with 1008
 //! ```
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-
-use tokio::time::Sleep;
 
 use super::Socket;
 use crate::websocket::close::{Cause, Ending};
 use crate::websocket::decoder::Item;
-use crate::websocket::keepalive::millis;
 use crate::websocket::message_limits::{MessageLimiter, Sent, Verdict};
+use crate::websocket::pause::{Pause, PauseEnd};
+
+/// The shortest header of a client's frame: two bytes and a key of four. An item counts with it, so
+/// that those without a payload count as well.
+const HEADER_BYTES: u64 = 6;
 
 /// The counters of a socket whose route limits its messages.
 pub(super) struct Counters {
     limiter: MessageLimiter,
     /// Nothing is decoded or read before it ends.
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pause>,
 }
 
 impl Socket {
     /// Counts an item of the client. Returns whether it is dropped.
     #[cold]
     pub(super) fn is_dropped(&mut self, item: &Item) -> bool {
-        let sent = match item {
-            Item::Message(message) => Sent {
-                messages: 1,
-                bytes: message.len() as u64,
-            },
-            Item::Ping(payload) => Sent {
-                messages: 1,
-                bytes: payload.len() as u64,
-            },
-            Item::Pong { bytes } => Sent {
-                messages: 0,
-                bytes: *bytes as u64,
-            },
+        let (messages, payload) = match item {
+            Item::Message(message) => (1, message.len()),
+            Item::Ping(payload) => (1, payload.len()),
+            Item::Pong { bytes } => (0, *bytes),
             Item::Close { .. } => return false,
         };
-        let handle = self.handle.clone();
-        let limits = &handle.route().settings.message_limits;
-        let counters = self.extras().counters.get_or_insert_with(|| {
-            Box::new(Counters {
-                limiter: MessageLimiter::new(limits, handle.scope()),
-                pause: None,
-            })
-        });
-        match counters.limiter.count(sent, Instant::now()) {
+        let sent = Sent {
+            messages,
+            bytes: payload as u64 + HEADER_BYTES,
+        };
+        match self.counters().limiter.count(sent, Instant::now()) {
             Verdict::Pass => false,
             Verdict::Pause(wait) => {
-                counters.pause = Some(Box::pin(tokio::time::sleep(wait)));
                 self.start_pause(wait);
                 false
             }
@@ -69,12 +58,34 @@ impl Socket {
         }
     }
 
-    /// The client can send no byte that is seen before the pause ends: its silence counts from
-    /// then on.
+    /// Returns whether nothing may be decoded now: a pause has not ended, or other sockets have used
+    /// up a limit that delays. In that case a pause begins.
+    #[cold]
+    pub(super) fn is_delayed(&mut self) -> bool {
+        if self.is_paused() {
+            return true;
+        }
+        let debt = self.counters().limiter.debt(Instant::now());
+        if !debt.is_zero() {
+            self.start_pause(debt);
+        }
+        !debt.is_zero()
+    }
+
+    fn counters(&mut self) -> &mut Counters {
+        let handle = self.handle.clone();
+        self.extras().counters.get_or_insert_with(|| {
+            let limits = &handle.route().settings.message_limits;
+            Box::new(Counters {
+                limiter: MessageLimiter::new(limits, handle.scope()),
+                pause: None,
+            })
+        })
+    }
+
     fn start_pause(&mut self, wait: Duration) {
-        let ends = self.handle.services().clock.now() + millis(wait);
-        self.keepalive.received(ends);
-        self.is_timer_outdated = true;
+        let pause = Pause::new(&self.handle, None, wait);
+        self.counters().pause = Some(pause);
     }
 
     /// Returns whether a pause has begun whose end was not seen.
@@ -86,17 +97,28 @@ impl Socket {
         counters.is_some_and(|counters| counters.pause.is_some())
     }
 
-    /// Waits for the end of a pause; ready if there is none.
+    /// Waits for the end of a pause; ready if there is none. If the client has left, the socket
+    /// ends.
     pub(super) fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let extras = self.extras.as_mut();
         let Some(counters) = extras.and_then(|extras| extras.counters.as_mut()) else {
             return Poll::Ready(());
         };
-        if let Some(pause) = &mut counters.pause {
-            if pause.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+        let Some(pause) = &mut counters.pause else {
+            return Poll::Ready(());
+        };
+        let end = ready!(pause.poll(cx));
+        let (since, now) = (pause.since(), self.handle.services().clock.now());
+        counters.pause = None;
+        match end {
+            PauseEnd::Elapsed => {
+                self.keepalive.resumed(now, now.saturating_sub(since));
+                self.is_timer_outdated = true;
             }
-            counters.pause = None;
+            PauseEnd::ClientGone => {
+                self.peer_closed = true;
+                self.stop_reading(Ending::of(Cause::ClientGone));
+            }
         }
         Poll::Ready(())
     }

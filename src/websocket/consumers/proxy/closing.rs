@@ -42,7 +42,7 @@ impl Tunnel {
     /// takes nothing.
     fn start_closing(&mut self, ending: &Ending) {
         let now = self.handle.services().clock.now();
-        self.end_pause();
+        self.end_limits();
         match (ending.cause, ending.cause.closing_handshake()) {
             (
                 Cause::ClientClose | Cause::UpstreamClose | Cause::ClientGone | Cause::UpstreamGone,
@@ -157,7 +157,7 @@ fn close_frame(ending: &Ending) -> Vec<u8> {
 }
 
 /// Returns the close frame of an ending as clients send it: masked (RFC 6455 §5.3).
-fn masked_close(ending: &Ending) -> Vec<u8> {
+pub(super) fn masked_close(ending: &Ending) -> Vec<u8> {
     let mut frame = close_frame(ending);
     let key = fastrand::u32(..).to_ne_bytes();
     frame[1] |= 0x80;

@@ -68,6 +68,27 @@ struct Held {
     _share: QueuedBytes,
 }
 
+/// A limit of the source's bytes.
+pub(super) trait Limit {
+    /// Counts bytes that were read, before they pass.
+    fn count(&mut self, frames: &FrameBoundaries, bytes: &[u8]) -> Counted;
+
+    /// Takes the bytes that it kept when it counted last.
+    fn take_kept(&mut self) -> Option<Bytes>;
+}
+
+/// How many bytes of a read pass.
+pub(super) enum Counted {
+    All,
+    /// So many; the limit keeps the rest.
+    Until(usize),
+    /// So many; the rest never does. The close frame follows, unless a frame has begun to pass.
+    Over {
+        at: usize,
+        close: Vec<u8>,
+    },
+}
+
 /// The limits of one call of [`Direction::poll`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
@@ -97,11 +118,12 @@ impl Direction {
     }
 
     /// Moves bytes until the source has none, the sink takes none, or something changes.
-    pub(super) fn poll(
+    pub(super) fn poll<L: Limit>(
         &mut self,
         cx: &mut Context<'_>,
         (source, sink): (&Stream, &Stream),
         turn: Turn,
+        mut limit: Option<&mut L>,
     ) -> Progress {
         for _ in 0..turn.reads {
             let before = (self.sink, self.frames.is_closed());
@@ -111,7 +133,11 @@ impl Direction {
             if before.0 != self.sink {
                 return Progress::Changed;
             }
-            if self.source_has_ended || self.poll_read(cx, (source, sink), turn).is_pending() {
+            if self.source_has_ended {
+                return Progress::Waiting;
+            }
+            let limit = limit.as_mut().map(|limit| &mut **limit);
+            if self.poll_read(cx, (source, sink), turn, limit).is_pending() {
                 return Progress::Waiting;
             }
             if self.source_has_ended || before != (self.sink, self.frames.is_closed()) {
@@ -205,6 +231,11 @@ impl Direction {
         self.held.is_some()
     }
 
+    /// Reads the source no more: its stream has ended behind bytes that are not to be read.
+    pub(super) fn end_source(&mut self) {
+        self.source_has_ended = true;
+    }
+
     /// Returns whether the source's stream has ended.
     pub(super) fn source_has_ended(&self) -> bool {
         self.source_has_ended
@@ -254,32 +285,60 @@ impl Direction {
         Poll::Ready(())
     }
 
-    /// Reads once, and writes what passes.
+    /// Reads once, or takes what a limit has kept, and writes what passes.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         (source, sink): (&Stream, &Stream),
         turn: Turn,
+        mut limit: Option<&mut impl Limit>,
     ) -> Poll<()> {
         thread_buffers::with(|buffers| {
             let input = &mut buffers.input[..turn.read_bytes];
-            let count = match source.poll_read_shared(cx, input) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(_)) => 0,
+            let kept = limit.as_mut().and_then(|limit| limit.take_kept());
+            let bytes = if let Some(kept) = &kept {
+                &kept[..]
+            } else {
+                let count = match source.poll_read_shared(cx, input) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(count)) => count,
+                    Poll::Ready(Err(_)) => 0,
+                };
+                if count == 0 {
+                    self.source_has_ended = true;
+                    return Poll::Ready(());
+                }
+                self.received += count as u64;
+                &input[..count]
             };
-            if count == 0 {
-                self.source_has_ended = true;
-                return Poll::Ready(());
-            }
-            self.received += count as u64;
-            let (passed, close) = self.follow(&input[..count]);
-            self.write(cx, sink, &input[..passed], turn.now);
-            if let Some(close) = close {
-                self.hold(&close, turn.now);
+            let counted = match limit {
+                Some(limit) if self.is_relaying() => limit.count(&self.frames, bytes),
+                _ => Counted::All,
+            };
+            match counted {
+                Counted::All => self.pass(cx, sink, bytes, turn.now),
+                Counted::Until(at) => self.pass(cx, sink, &bytes[..at], turn.now),
+                Counted::Over { at, close } => {
+                    let (within, rest) = bytes.split_at(at);
+                    self.pass(cx, sink, within, turn.now);
+                    // The rest of a frame that has begun to pass is over the limit too.
+                    match self.frames.is_at_boundary() {
+                        true => self.interrupt(close, turn.now),
+                        false => self.stop(),
+                    }
+                    self.pass(cx, sink, rest, turn.now);
+                }
             }
             Poll::Ready(())
         })
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>, sink: &Stream, bytes: &[u8], now: Millis) {
+        let (passed, close) = self.follow(bytes);
+        self.write(cx, sink, &bytes[..passed], now);
+        if let Some(close) = close {
+            self.hold(&close, now);
+        }
     }
 
     /// Follows the source's frames. Returns how many of the bytes pass, and our close frame if it
@@ -314,6 +373,9 @@ impl Direction {
     fn write(&mut self, cx: &mut Context<'_>, sink: &Stream, bytes: &[u8], now: Millis) {
         if bytes.is_empty() {
             return;
+        }
+        if self.held.is_some() {
+            return self.hold(bytes, now);
         }
         match sink.poll_write_shared(cx, &[IoSlice::new(bytes)]) {
             Poll::Ready(Ok(count @ 1..)) => {

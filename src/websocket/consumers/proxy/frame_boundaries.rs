@@ -25,7 +25,7 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
 /// The position of one direction's bytes among its frames.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct FrameBoundaries {
     /// The bytes of the current frame's payload that have not passed yet.
     left: u64,
@@ -42,7 +42,7 @@ pub(crate) struct FrameBoundaries {
 }
 
 /// The payload of a close frame, unmasked.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct CloseFrame {
     key: Option<[u8; 4]>,
     payload: Vec<u8>,
@@ -65,6 +65,19 @@ impl FrameBoundaries {
         let mut at = 0;
         while at < bytes.len() && !self.is_at_boundary() {
             at += self.pass_some(&bytes[at..]);
+        }
+        at
+    }
+
+    /// Follows bytes to the end of the next frame, or to their end. Returns how many they are; none
+    /// after a close frame.
+    pub(super) fn pass_one(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_closed {
+            at += self.pass_some(&bytes[at..]);
+            if self.is_at_boundary() {
+                break;
+            }
         }
         at
     }

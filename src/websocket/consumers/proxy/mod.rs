@@ -8,6 +8,7 @@
 //! | `direction.rs` | the bytes of one direction |
 //! | `frame_boundaries.rs` | where a frame ends, so that another may follow |
 
+mod client_limits;
 mod closing;
 mod direction;
 pub(crate) mod frame_boundaries;

@@ -14,14 +14,13 @@
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::time::Sleep;
 
+use super::client_limits::ClientLimits;
 use super::direction::{Direction, Progress, Turn};
 use super::frame_boundaries::FrameBoundaries;
 use crate::clock::{Millis, NEVER, Tick, TimerKey};
@@ -32,8 +31,8 @@ use crate::websocket::close::{Cause, CloseCode, Ending};
 use crate::websocket::connection_task::ConnectionTask;
 use crate::websocket::driver::SocketParts;
 use crate::websocket::frame::Opcode;
-use crate::websocket::keepalive::{Due, KeepAlive, millis};
-use crate::websocket::message_limits::{MessageLimiter, Sent, Verdict};
+use crate::websocket::keepalive::{Due, KeepAlive, Reading, millis};
+use crate::websocket::pause::PauseEnd;
 use crate::websocket::settings::SocketSettings;
 use crate::websocket::socket_handle::SocketHandle;
 use crate::websocket::sockets::Sockets;
@@ -80,14 +79,8 @@ pub(super) struct Tunnel {
 /// The parts of a tunnel that are rarely needed.
 struct TunnelExtras {
     _permits: (Box<dyn Any + Send>, Slot),
-    /// Counts what the client sends, if the route limits it.
-    limiter: Option<MessageLimiter>,
-    /// The bytes that it has counted.
-    counted: u64,
-    /// The client is not read before it ends.
-    pause: Option<Pin<Box<Sleep>>>,
-    /// Whether a limit closes the tunnel.
-    is_over_limit: bool,
+    /// Of what the client sends, if the route has some.
+    limits: Option<Box<ClientLimits>>,
 }
 
 /// Relays until the tunnel ends.
@@ -126,14 +119,14 @@ impl Tunnel {
             sockets: parts.sockets,
             extras: Box::new(TunnelExtras {
                 _permits: (parts.permits, upstream.slot),
-                limiter: limiter(&handle),
-                counted: 0,
-                pause: None,
-                is_over_limit: false,
+                limits: ClientLimits::new(&handle, &parts.read_already),
             }),
             handle,
         };
-        tunnel.to_upstream.begin(&parts.read_already, now);
+        match tunnel.extras.limits {
+            Some(_) => tunnel.to_upstream.received += parts.read_already.len() as u64,
+            None => tunnel.to_upstream.begin(&parts.read_already, now),
+        }
         tunnel.to_client.begin(&upstream.read_already, now);
         tunnel.sockets.open(&tunnel.handle);
         tunnel
@@ -181,14 +174,28 @@ impl Tunnel {
         let (client, upstream) = (handle.stream(), &self.upstream);
         let (received, sent) = (self.to_upstream.received, self.to_client.sent);
         let progress = [
-            match self.extras.poll_pause(cx) {
-                Poll::Ready(()) => {
-                    let turn = self.extras.turn_of_client(turn);
-                    self.to_upstream.poll(cx, (client, upstream), turn)
+            match poll_pause(&mut self.extras, cx) {
+                Poll::Ready(paused) => {
+                    match paused {
+                        Some((PauseEnd::Elapsed, since)) => {
+                            let paused = turn.now.saturating_sub(since);
+                            self.keepalive.resumed(turn.now, paused);
+                            self.is_timer_outdated = true;
+                        }
+                        Some((PauseEnd::ClientGone, _)) => self.to_upstream.end_source(),
+                        None => {}
+                    }
+                    let limits = self.extras.limits.as_deref_mut();
+                    // One read at a time: a pause may follow it.
+                    let reads = if limits.is_some() { 1 } else { turn.reads };
+                    let turn = Turn { reads, ..turn };
+                    let streams = (client, upstream);
+                    self.to_upstream.poll(cx, streams, turn, limits)
                 }
                 Poll::Pending => self.to_upstream.poll_held(cx, upstream, turn.now),
             },
-            self.to_client.poll(cx, (upstream, client), turn),
+            self.to_client
+                .poll(cx, (upstream, client), turn, None::<&mut ClientLimits>),
         ];
         let metrics = &handle.route().metrics;
         if self.to_client.sent != sent {
@@ -200,13 +207,12 @@ impl Tunnel {
             let bytes = self.to_upstream.received - received;
             metrics.received_bytes.increment(bytes);
             self.is_timer_outdated |= self.keepalive.received(turn.now);
-            let messages = self.to_upstream.frames.take_messages();
-            if messages > 0 {
-                self.keepalive.message();
-                self.messages += u64::from(messages);
-                metrics.received.increment(messages.into());
-            }
-            self.apply_limits(messages, turn.now);
+        }
+        let messages = self.to_upstream.frames.take_messages();
+        if messages > 0 {
+            self.keepalive.message();
+            self.messages += u64::from(messages);
+            metrics.received.increment(messages.into());
         }
         match progress {
             [Progress::Changed, _] | [_, Progress::Changed] => Progress::Changed,
@@ -215,38 +221,17 @@ impl Tunnel {
         }
     }
 
-    /// Counts what the client has sent against the route's limits.
-    fn apply_limits(&mut self, messages: u32, now: Millis) {
-        let (extras, client) = (&mut *self.extras, &mut self.to_upstream);
-        let pings = client.frames.take_pings();
-        let Some(limiter) = extras.limiter.as_mut().filter(|_| client.is_relaying()) else {
-            return;
-        };
-        let sent = Sent {
-            messages: u64::from(messages) + u64::from(pings),
-            bytes: client.received - std::mem::replace(&mut extras.counted, client.received),
-        };
-        match limiter.count(sent, Instant::now()) {
-            Verdict::Pass => {}
-            Verdict::Pause(wait) => {
-                extras.pause = Some(Box::pin(tokio::time::sleep(wait)));
-                // The client can send no byte that is seen before the pause ends.
-                self.keepalive.received(now + millis(wait));
-                self.is_timer_outdated = true;
-            }
-            // `check` refuses to drop messages of a tunnel.
-            Verdict::Drop | Verdict::Close => extras.is_over_limit = true,
+    /// Reads the client again, whatever it sends: the tunnel closes.
+    pub(super) fn end_limits(&mut self) {
+        if let Some(limits) = &mut self.extras.limits {
+            limits.end();
         }
-    }
-
-    /// Reads the client again, whatever it has sent: the tunnel closes.
-    pub(super) fn end_pause(&mut self) {
-        self.extras.pause = None;
     }
 
     /// Returns how the tunnel ends, once one of its sides has ended it.
     fn known_ending(&self) -> Option<Ending> {
-        if self.extras.is_over_limit {
+        let limits = self.extras.limits.as_ref();
+        if limits.is_some_and(|limits| limits.is_exceeded()) {
             return Some(Ending::of(Cause::RateLimited));
         }
         if self.to_upstream.frames.is_closed() {
@@ -314,13 +299,20 @@ impl Tunnel {
     fn due(
         &self,
         now: Millis,
-        due: fn(&KeepAlive, Millis, &SocketSettings, Millis, bool) -> Due,
+        due: fn(&KeepAlive, Millis, &SocketSettings, Millis, Reading) -> Due,
     ) -> Due {
         // While bytes for the upstream are held, the client is not read: a pong could not be seen.
-        let is_reading = !self.to_upstream.is_holding() && self.extras.pause.is_none();
+        let limits = self.extras.limits.as_ref();
+        let reading = if limits.is_some_and(|limits| limits.is_paused()) {
+            Reading::Paused
+        } else if self.to_upstream.is_holding() {
+            Reading::Blocked
+        } else {
+            Reading::Yes
+        };
         let settings = &self.handle.route().settings;
         let blocked_since = self.to_client.blocked_since();
-        due(&self.keepalive, now, settings, blocked_since, is_reading)
+        due(&self.keepalive, now, settings, blocked_since, reading)
     }
 
     /// Returns when the upstream has taken nothing for too long.
@@ -349,24 +341,11 @@ impl Tunnel {
     }
 }
 
-impl TunnelExtras {
-    /// Returns the reads of a client: one at a time, if each counts against a limit.
-    fn turn_of_client(&self, turn: Turn) -> Turn {
-        match self.limiter {
-            Some(_) => Turn { reads: 1, ..turn },
-            None => turn,
-        }
-    }
-
-    /// Waits for the end of a pause; ready if there is none.
-    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(pause) = &mut self.pause {
-            if pause.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.pause = None;
-        }
-        Poll::Ready(())
+/// Waits for the end of a pause; ready without one if there is none.
+fn poll_pause(extras: &mut TunnelExtras, cx: &mut Context<'_>) -> Poll<Option<(PauseEnd, Millis)>> {
+    match &mut extras.limits {
+        Some(limits) => limits.poll_pause(cx),
+        None => Poll::Ready(None),
     }
 }
 
@@ -378,12 +357,6 @@ impl Drop for Tunnel {
             self.handle.services().clock.cancel(timer);
         }
     }
-}
-
-/// Returns the counters of a tunnel whose route limits what clients send.
-fn limiter(handle: &SocketHandle) -> Option<MessageLimiter> {
-    let limits = &handle.route().settings.message_limits;
-    (!limits.is_empty()).then(|| MessageLimiter::new(limits, handle.scope()))
 }
 
 /// Returns the ending of the close frame that a side has sent.

@@ -14,6 +14,27 @@ const TURN: Turn = Turn {
     read_bytes: 4096,
 };
 
+const ONE_READ: Turn = Turn { reads: 1, ..TURN };
+
+const UNLIMITED: Option<&mut Once> = None;
+
+/// A limit that counts one read so, and all that follows as within it.
+struct Once(Option<Counted>, Option<Bytes>);
+
+impl Limit for Once {
+    fn count(&mut self, _: &FrameBoundaries, bytes: &[u8]) -> Counted {
+        let counted = self.0.take().unwrap_or(Counted::All);
+        if let Counted::Until(at) = counted {
+            self.1 = Some(Bytes::copy_from_slice(&bytes[at..]));
+        }
+        counted
+    }
+
+    fn take_kept(&mut self) -> Option<Bytes> {
+        self.1.take()
+    }
+}
+
 /// One direction, with the ends of the two peers.
 struct Relay {
     direction: Direction,
@@ -36,9 +57,13 @@ impl Relay {
     }
 
     fn poll(&mut self) -> Progress {
+        self.poll_limited(TURN, UNLIMITED)
+    }
+
+    fn poll_limited(&mut self, turn: Turn, limit: Option<&mut Once>) -> Progress {
         let mut cx = Context::from_waker(Waker::noop());
         let (source, sink) = &self.streams;
-        self.direction.poll(&mut cx, (source, sink), TURN)
+        self.direction.poll(&mut cx, (source, sink), turn, limit)
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Progress {
@@ -185,7 +210,12 @@ async fn ciphertext_that_the_sink_does_not_take_has_a_deadline() {
     let mut direction = Direction::default();
     let mut poll = |now| {
         let mut cx = Context::from_waker(Waker::noop());
-        direction.poll(&mut cx, (&streams.0, &streams.1), Turn { now, ..TURN });
+        direction.poll(
+            &mut cx,
+            (&streams.0, &streams.1),
+            Turn { now, ..TURN },
+            UNLIMITED,
+        );
         direction.blocked_since()
     };
     source.write_all(&[0x82, 126, 0x0f, 0xa0]).await.unwrap();
@@ -201,4 +231,40 @@ async fn ciphertext_that_the_sink_does_not_take_has_a_deadline() {
         read_some(&mut client);
     }
     panic!("the ciphertext still waits");
+}
+
+#[tokio::test]
+async fn what_is_over_a_limit_does_not_pass() {
+    for (begun, rest, at, passed) in [
+        (
+            &b""[..],
+            &b"\x82\x01a\x82\x01b\x82\x01c"[..],
+            3,
+            &b"\x82\x01a\x88\x00"[..],
+        ),
+        (b"\x82\x05he", b"llo\x82\x01b", 3, b"\x82\x05hello\x88\x00"),
+        // In the midst of a frame no other can follow.
+        (b"\x82\x05he", b"llo\x82\x01b", 0, b"\x82\x05he"),
+    ] {
+        let mut relay = Relay::new(1024);
+        relay.send(begun).await;
+        relay.source.write_all(rest).await.unwrap();
+        let close = b"\x88\x00".to_vec();
+        let mut limit = Once(Some(Counted::Over { at, close }), None);
+        relay.poll_limited(ONE_READ, Some(&mut limit));
+        relay.send(b"\x82\x01later").await;
+        assert_eq!(relay.rest().await, passed);
+    }
+}
+
+#[tokio::test]
+async fn what_a_limit_keeps_passes_later() {
+    let mut relay = Relay::new(1024);
+    relay.source.write_all(b"\x82\x01a\x82\x01b").await.unwrap();
+    let mut limit = Once(Some(Counted::Until(3)), None);
+    relay.poll_limited(ONE_READ, Some(&mut limit));
+    assert_eq!(relay.received(3).await, b"\x82\x01a");
+    // Nothing more has arrived.
+    relay.poll_limited(ONE_READ, Some(&mut limit));
+    assert_eq!(relay.received(3).await, b"\x82\x01b");
 }
