@@ -22,7 +22,7 @@ impl Consumer for Chat {
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let room = GroupName::new(&format!("chat_{}", cx.scope().param("room")))?;
-        cx.group_add_frames(&room, GroupOptions::default()).await;
+        cx.group_add_frames(&room, GroupOptions::default()).await?;
         self.0 = Some(room);
         Ok(())
     }

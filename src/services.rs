@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::settings::Settings;
 pub(crate) use self::settings::StoreFailure;
 use crate::acme::Acme;
-use crate::channels::{ChannelLayer, NodeReply, NodeRequest, RpcHandler};
+use crate::channels::{ChannelLayer, GroupLimits, NodeReply, NodeRequest, RpcHandler};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::net::{Certificates, ClientLimit, ServerTls};
@@ -80,6 +80,8 @@ pub struct Shared {
     pub reload: ReloadHandle,
     /// The limit of connections per address.
     pub(crate) clients: ClientLimit,
+    /// The limits of groups.
+    pub(crate) group_limits: GroupLimits,
     /// The most bytes in the send queues of all sockets together.
     pub(crate) send_queue_total: AtomicUsize,
     settings: ArcSwap<Settings>,
@@ -127,6 +129,7 @@ impl Services {
         let layer = ChannelLayer::new((&config.channel_layer).into(), tasks.clone());
         tasks.spawn("channel layer", layer.clone().sweep());
         layer.connect(&config.channel_layer);
+        let clients = ClientLimit::new(config.server.limits.connections_per_ip);
         let settings = Settings::new(config, None).map_err(|failure| failure.sentence)?;
         Ok(Self(Arc::new(Arc::new(Shared {
             layer,
@@ -142,7 +145,8 @@ impl Services {
             acme: Acme::default(),
             tls: ArcSwapOption::empty(),
             reload: ReloadHandle::default(),
-            clients: ClientLimit::new(config.server.limits.connections_per_ip),
+            group_limits: GroupLimits::new(&config.server.limits, clients.clone()),
+            clients,
             name: name(config),
             started: Instant::now(),
             state,

@@ -76,7 +76,7 @@ impl Rooms {
         let client = cx.scope().client.map(ClientAddress::ip);
         let layer = cx.layer().clone();
         let begun = Box::pin(layer.begin(&room, &options, cx.id(), client)).await?;
-        cx.group_add_frames(&room, options).await;
+        cx.group_add_frames(&room, options).await?;
         drop(begun);
         self.room = Some(room.clone());
         if self.options.event {

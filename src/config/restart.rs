@@ -215,7 +215,7 @@ fn server_keys(running: &ServerConfig, read: &ServerConfig) -> Vec<Changed> {
             reload: [
                 connections, connections_per_ip, connection_rate, connection_rate_per_ip,
                 header_size, uri_size, header_count, http2_streams, body_size, file_cache,
-                send_queue_total, min_rate,
+                send_queue_total, min_rate, groups_per_socket, groups_per_ip,
             ],
         }),
     );

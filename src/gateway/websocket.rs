@@ -110,6 +110,11 @@ async fn connect(
     // that has accepted is let in after it.
     let (timed_out, panicked) = (WebsocketHandler::TIMED_OUT, WebsocketHandler::PANICKED);
     let (accept, consumer) = run_until(deadline, timed_out, panicked, deciding).await?;
+    let client = scope.client.as_ref().map(|client| client.ip());
+    services
+        .group_limits
+        .check_all(client, &accept.groups)
+        .map_err(|_| Failure::too_many_groups())?;
     let prepared_joins = register_joins(services, &scope, &accept)
         .await
         .map_err(|_| Failure::too_many_rooms())?;

@@ -75,6 +75,15 @@ impl Failure {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
     }
 
+    /// Creates a 429 of a socket or an event stream that would be in too many groups.
+    pub(crate) fn too_many_groups() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many groups; try again later",
+        )
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
+    }
+
     /// Creates a 503 of a server that stops. `seconds`: when the client may come back, at the
     /// earliest.
     pub(crate) fn stopping(seconds: Option<u64>) -> Self {

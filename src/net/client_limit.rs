@@ -1,4 +1,5 @@
 //! Client limit: how many connections one client may have open, and how many it may open in a time.
+//! Its table also counts the groups of each client, for those who limit them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -24,11 +25,22 @@ pub(crate) struct ClientLimit(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     max_per_ip: AtomicUsize,
-    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    by_ip: Mutex<HashMap<IpAddr, Counts>>,
     refused: LogThrottle,
     /// `server.limits.connection_rate_per_ip`.
     rate: ArcSwapOption<Rate>,
 }
+
+/// The counts of one client.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Counts {
+    connections: u32,
+    /// The groups that its sockets and event streams are in.
+    groups: u32,
+}
+
+/// As many clients as there are connections have an entry.
+const _: () = assert!(size_of::<(IpAddr, Counts)>() <= 28);
 
 #[derive(Debug)]
 struct Rate {
@@ -90,17 +102,57 @@ impl ClientLimit {
     pub(crate) fn try_acquire(&self, ip: IpAddr) -> Option<ClientPermit> {
         let ip = client_network(ip);
         let mut by_ip = self.by_ip();
-        let count = by_ip.entry(ip).or_default();
-        if *count >= self.max_per_ip() {
+        let counts = by_ip.entry(ip).or_default();
+        if counts.connections as usize >= self.max_per_ip() {
             drop(by_ip);
             self.log_refused(ip);
             return None;
         }
-        *count += 1;
+        counts.connections += 1;
         Some(ClientPermit {
             limit: self.clone(),
             ip,
         })
+    }
+
+    /// Counts one more group of a client's socket or event stream, until [`ClientLimit::leave`]. If
+    /// `max` or more are counted, returns their number.
+    pub(crate) fn try_join(&self, ip: IpAddr, max: usize) -> Result<(), usize> {
+        let mut by_ip = self.by_ip();
+        let counts = by_ip.entry(client_network(ip)).or_default();
+        match counts.groups as usize {
+            found if found >= max => Err(found),
+            _ => {
+                counts.groups += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops counting some of a client's groups.
+    pub(crate) fn leave(&self, ip: IpAddr, groups: usize) {
+        let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+        self.change(client_network(ip), |counts| {
+            counts.groups = counts.groups.saturating_sub(groups);
+        });
+    }
+
+    /// Returns how many groups of a client are counted.
+    pub(crate) fn groups(&self, ip: IpAddr) -> usize {
+        let by_ip = self.by_ip();
+        let counts = by_ip.get(&client_network(ip));
+        counts.map_or(0, |counts| counts.groups as usize)
+    }
+
+    /// Changes the counts of a client, and forgets it once it has nothing.
+    fn change(&self, client: IpAddr, change: impl FnOnce(&mut Counts)) {
+        let mut by_ip = self.by_ip();
+        if let Some(counts) = by_ip.get_mut(&client) {
+            change(counts);
+            if *counts == Counts::default() {
+                by_ip.remove(&client);
+            }
+        }
     }
 
     fn log_refused(&self, ip: IpAddr) {
@@ -116,7 +168,7 @@ impl ClientLimit {
         }
     }
 
-    fn by_ip(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn by_ip(&self) -> MutexGuard<'_, HashMap<IpAddr, Counts>> {
         self.0.by_ip.lock()
     }
 }
@@ -144,13 +196,8 @@ impl Rate {
 
 impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let mut by_ip = self.limit.by_ip();
-        if let Some(count) = by_ip.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                by_ip.remove(&self.ip);
-            }
-        }
+        let change = |counts: &mut Counts| counts.connections -= 1;
+        self.limit.change(self.ip, change);
     }
 }
 
@@ -181,6 +228,32 @@ mod tests {
         drop(first);
         assert!(limit.try_acquire(one).is_some());
         assert_eq!(limit.by_ip().len(), 1, "addresses without any are not kept");
+    }
+
+    #[test]
+    fn groups_of_an_address_are_counted_beside_its_connections() {
+        let limit = ClientLimit::new(1);
+        let (one, same, other) = (
+            "2001:db8::1".parse().unwrap(),
+            "2001:db8::2".parse().unwrap(),
+            "2001:db8:0:1::1".parse().unwrap(),
+        );
+        let connection = limit.try_acquire(one).unwrap();
+        assert_eq!(limit.try_join(one, 2), Ok(()));
+        assert_eq!(limit.try_join(same, 2), Ok(()));
+        assert_eq!(limit.try_join(one, 2), Err(2));
+        assert_eq!(limit.try_join(other, 2), Ok(()));
+        assert!(
+            limit.try_acquire(one).is_none(),
+            "groups are no connections"
+        );
+        drop(connection);
+        assert_eq!((limit.groups(same), limit.groups(other)), (2, 1));
+        limit.leave(same, 1);
+        assert_eq!(limit.try_join(one, 2), Ok(()));
+        limit.leave(one, 2);
+        limit.leave(other, 1);
+        assert_eq!(limit.by_ip().len(), 0, "addresses without any are not kept");
     }
 
     #[test]

@@ -363,6 +363,7 @@ impl Reloader {
             listeners.admission().set_limit(limits.connections);
         }
         services.clients.set_limit(limits.connections_per_ip);
+        services.group_limits.set(limits);
         apply_limits(limits, listeners.admission());
         for (listen, listener) in opened.iter() {
             let url = listener.url(listen.tls && config.server.tls.is_some());

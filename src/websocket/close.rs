@@ -10,6 +10,7 @@ use std::fmt;
 
 pub use crate::close_code::{CloseCode, UnsendableCode};
 
+use crate::channels::{GroupLimit, GroupLimitReached};
 use crate::close_code::REASON_BYTES_MAX;
 use crate::database::StoreError;
 
@@ -117,6 +118,11 @@ causes! {
 
     /// The client sends more than `rate_limit` allows, with `over = "close"`.
     RateLimited: "rate_limited", Fixed(CloseCode::POLICY), "the client sends too much", HalfClose;
+
+    /// The consumer joins more groups than `groups_per_socket`.
+    TooManyGroups: "too_many_groups", Fixed(CloseCode::POLICY), "expected at most {limit} groups", Full;
+    /// The sockets and event streams of the client's address are in `groups_per_ip` groups.
+    TooManyGroupsOfAddress: "too_many_groups", Fixed(CloseCode::TRY_AGAIN_LATER), "too many groups of this address", Full;
 
     /// `send_queue` is full and `slow_client` is `close`.
     SlowClient: "slow_client", Fixed(CloseCode::TRY_AGAIN_LATER), "the client reads too slowly", Full;
@@ -237,6 +243,14 @@ impl Ending {
         }
     }
 
+    /// Creates the ending of a socket that may not join a group.
+    pub(super) fn of_group_limit(reached: &GroupLimitReached) -> Self {
+        match reached.limit {
+            GroupLimit::PerSocket => Self::over_limit(Cause::TooManyGroups, reached.max),
+            GroupLimit::PerIp => Self::of(Cause::TooManyGroupsOfAddress),
+        }
+    }
+
     /// Creates the ending of a cause with another reason; one over 123 bytes is cut at a character.
     pub(super) fn with_reason(cause: Cause, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -278,7 +292,8 @@ impl Ending {
 /// log.
 ///
 /// `?` turns any error into 1011 with that error for the log; the client never sees it. The error
-/// of an unavailable store becomes 1013, that of a session that has ended 4401.
+/// of an unavailable store becomes 1013, that of a session that has ended 4401, and a limit of
+/// groups 1008 or 1013, without a failure in the log.
 ///
 /// ```
 /// use oneport::websocket::{Close, CloseCode};
@@ -362,6 +377,12 @@ impl fmt::Display for Close {
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Close {
     fn from(error: E) -> Self {
         let error = error.into();
+        if let Some(reached) = error.downcast_ref::<GroupLimitReached>() {
+            return Self(Box::new(CloseParts {
+                ending: Ending::of_group_limit(reached),
+                error: None, // logged already, once per interval
+            }));
+        }
         let cause = match error.downcast_ref::<StoreError>() {
             Some(error) if error.is_unavailable() => Cause::StoreUnavailable,
             Some(StoreError::Gone) => Cause::SessionGone,

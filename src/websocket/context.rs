@@ -11,7 +11,8 @@ use super::message::Message;
 use super::socket_handle::SocketHandle;
 use super::thread_buffers::{self, READ_BYTES};
 use crate::channels::{
-    ChannelLayer, Event, GroupName, GroupOptions, LayerError, Sent, Start, Subscriber,
+    ChannelLayer, Event, GroupLimitReached, GroupName, GroupOptions, LayerError, Sent, Start,
+    Subscriber,
 };
 use crate::scope::Scope;
 use crate::services::Services;
@@ -112,10 +113,15 @@ impl Context<'_> {
 
     /// Joins a group by events: the consumer's `event` is called for each, one after the other.
     ///
-    /// When this returns, events from other processes arrive too.
-    pub async fn group_add(&mut self, group: &GroupName) {
+    /// When this returns, events from other processes arrive too. A socket that is in the group
+    /// already stays as it joined.
+    ///
+    /// Fails if the socket, or the clients of its address, are in as many groups as they may be
+    /// (`server.limits.groups_per_socket`, `groups_per_ip`). `?` then ends the socket with 1008 or
+    /// 1013; a consumer that goes on without the group tells its client.
+    pub async fn group_add(&mut self, group: &GroupName) -> Result<(), GroupLimitReached> {
         let mailbox: Arc<dyn Subscriber> = self.handle.mailbox().clone();
-        self.join(group, &mailbox, GroupOptions::default()).await;
+        self.join(group, &mailbox, GroupOptions::default()).await
     }
 
     /// Joins a group by frames: each event is sent to the client as it is, without waking the
@@ -125,16 +131,22 @@ impl Context<'_> {
     /// history comes first, if the options ask for one. With `recover`, a client that reconnects
     /// with `?since=POSITION` instead gets a message that announces the recovery, then the events
     /// that it missed.
-    pub async fn group_add_frames(&mut self, group: &GroupName, options: GroupOptions) {
+    ///
+    /// Fails as [`Context::group_add`] does.
+    pub async fn group_add_frames(
+        &mut self,
+        group: &GroupName,
+        options: GroupOptions,
+    ) -> Result<(), GroupLimitReached> {
         self.flush(); // output from before the join stays before the group's events
         let handle: Arc<dyn Subscriber> = self.handle.clone();
-        self.join(group, &handle, options).await;
+        self.join(group, &handle, options).await
     }
 
     /// Leaves a group. When this returns, no further event of the group is queued; events already
     /// queued still arrive.
     pub fn group_discard(&mut self, group: &GroupName) {
-        self.handle.groups().retain(|joined| joined != group);
+        self.handle.leave_group(group);
         self.layer().group_discard(group, self.id());
     }
 
@@ -163,10 +175,13 @@ impl Context<'_> {
         group: &GroupName,
         subscriber: &Arc<dyn Subscriber>,
         options: GroupOptions,
-    ) {
+    ) -> Result<(), GroupLimitReached> {
         let layer = self.layer().clone();
         let held = match layer.remote() {
-            Some(_) => Some(Box::pin(layer.prepare(group, &options, self.id())).await),
+            Some(_) => {
+                self.handle.check_group(group)?;
+                Some(Box::pin(layer.prepare(group, &options, self.id())).await)
+            }
             None => None,
         };
         let since = options.recover.then(|| self.scope().query("since"));
@@ -178,15 +193,11 @@ impl Context<'_> {
         if let (Start::After(since), Some(prepared)) = (&start, &held) {
             layer.confirm_history(group, prepared, since).await;
         }
+        // Counted before it joins: other sockets of the address may have joined in the meantime.
+        self.handle.join_group(&mut self.handle.groups(), group)?;
         let user = self.scope().user.clone();
         layer.group_resume(group, self.id(), subscriber, user, options, start);
-        let mut groups = self.handle.groups();
-        if !groups.contains(group) {
-            if groups.is_empty() {
-                groups.reserve_exact(1); // most sockets are in one group
-            }
-            groups.push(group.clone());
-        }
+        Ok(())
     }
 
     /// Appends the frame to the output of this poll. A frame that does not fit is sent at once,

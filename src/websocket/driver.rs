@@ -170,7 +170,7 @@ impl OpenSocket {
         self.socket.finish_closing(&ending).await;
         handle.abort();
         self.sockets.remove(handle.id());
-        drop(self.permits);
+        self.permits = Box::new(());
         log_end(&self.socket, &ending);
     }
 
@@ -187,11 +187,19 @@ impl OpenSocket {
         }
     }
 
-    fn leave_groups(&mut self) {
+    fn leave_groups(&self) {
         let handle = &self.handle;
         for group in handle.take_groups() {
             handle.services().layer.group_discard(&group, handle.id());
         }
+    }
+}
+
+/// Does nothing after [`OpenSocket::end`]. Without it, after a panic of the server itself, the
+/// socket must not stay a member of its groups.
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.leave_groups();
     }
 }
 
@@ -305,7 +313,11 @@ fn recent_end(handle: &SocketHandle, messages: u64, ending: &Ending) -> End {
         code: ending.code.get(),
         cause: ending.cause.as_str().to_owned(),
         reason: ending.reason.to_string(),
-        rule: rule(ending.cause, &handle.route().settings),
+        rule: rule(
+            ending.cause,
+            &handle.route().settings,
+            &handle.services().group_limits,
+        ),
         id: handle.connection_id(),
         seconds: Some(handle.age().as_secs_f64()),
         messages: Some(messages),

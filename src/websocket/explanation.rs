@@ -102,6 +102,14 @@ impl Cause {
                 "The client sent more messages or bytes than rate_limit of the route allows, and over is \"close\".",
                 "Raise rate or burst of the route's rate_limit, or set over to delay the client instead. If it is an attack, nothing: the limit works.",
             ),
+            Self::TooManyGroups => (
+                "The consumer or the worker joined more groups than server.limits.groups_per_socket allows.",
+                "Look for groups that the application joins and never leaves. Raise groups_per_socket if so many are meant.",
+            ),
+            Self::TooManyGroupsOfAddress => (
+                "The sockets and event streams of the client's address are in as many groups as server.limits.groups_per_ip allows.",
+                "Raise groups_per_ip if many clients share an address. If they are behind a proxy, name it in trusted_proxies.",
+            ),
             Self::SlowClient => (
                 "The client read so slowly that send_queue was full, and slow_client is \"close\".",
                 "Send less, raise send_queue, or set slow_client to drop messages instead. A recovery by history brings the client up to date.",
@@ -233,7 +241,7 @@ pub const fn explain_refusal(status: u16) -> Option<&'static str> {
             "The request was no handshake for version 13, or a proxy in front has removed Upgrade or Connection."
         }
         429 => {
-            "A rate limit was reached, or the clients of this address have begun too many groups. Retry-After says when to try again."
+            "A rate limit was reached, or the clients of this address have begun, or are in, too many groups. Retry-After says when to try again."
         }
         414 => "The target is over server.limits.uri_size.",
         431 => {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::close::Cause;
 use super::settings::SocketSettings;
 use super::socket_handle::SocketHandle;
-use crate::channels::ConnectionInfo;
+use crate::channels::{ConnectionInfo, GroupLimit, GroupLimits};
 use crate::scope::Scope;
 
 /// How long a socket's task may take to report. A task that is not busy takes microseconds.
@@ -130,7 +130,12 @@ fn fields(scope: &Scope) -> Vec<(String, Option<String>)> {
 }
 
 /// Returns the key of the timer or limit behind a cause, with its value on the route.
-pub(super) fn rule(cause: Cause, settings: &SocketSettings) -> Option<String> {
+pub(super) fn rule(
+    cause: Cause,
+    settings: &SocketSettings,
+    group_limits: &GroupLimits,
+) -> Option<String> {
+    let groups = |limit: GroupLimit| Some(format!("{} = {}", limit.key(), group_limits.max(limit)));
     let seconds = |key: &str, value: Duration| Some(format!("{key} = {}s", value.as_secs_f64()));
     let bytes = |key: &str, value: usize| Some(format!("{key} = {value} B"));
     match cause {
@@ -138,6 +143,8 @@ pub(super) fn rule(cause: Cause, settings: &SocketSettings) -> Option<String> {
         Cause::TooManyFragments => {
             Some(format!("max_fragments = {}", settings.limits.fragments_max))
         }
+        Cause::TooManyGroups => groups(GroupLimit::PerSocket),
+        Cause::TooManyGroupsOfAddress => groups(GroupLimit::PerIp),
         Cause::SlowClient => bytes("send_queue", settings.send_queue),
         Cause::WriteTimeout => seconds("write_timeout", settings.write_timeout),
         Cause::PingTimeout => seconds("pong_timeout", settings.pong_timeout),
@@ -153,6 +160,8 @@ pub(super) fn rule(cause: Cause, settings: &SocketSettings) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LimitsConfig;
+    use crate::net::ClientLimit;
     use crate::scope::ScopeType;
 
     #[test]
@@ -190,7 +199,12 @@ mod tests {
     #[test]
     fn causes_of_timers_name_their_keys() {
         let settings = SocketSettings::default();
-        let rule = |cause| rule(cause, &settings);
+        let group_limits = GroupLimits::new(&LimitsConfig::default(), ClientLimit::new(1));
+        let rule = |cause| rule(cause, &settings, &group_limits);
+        assert_eq!(
+            rule(Cause::TooManyGroups).as_deref(),
+            Some("groups_per_socket = 1000")
+        );
         assert_eq!(
             rule(Cause::WriteTimeout).as_deref(),
             Some("write_timeout = 5s")

@@ -31,6 +31,7 @@ mod pause;
 mod send_queue;
 mod settings;
 mod socket;
+mod socket_groups;
 pub mod socket_handle;
 mod socket_readings;
 mod socket_route;

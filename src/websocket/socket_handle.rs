@@ -21,6 +21,7 @@
 //! the notifier set it before it released the lock, or the notifier sees the waker.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -38,9 +39,10 @@ use super::inspection::SocketReport;
 use super::message::Message;
 use super::send_queue::{QueuedFrame, SendQueue, SendStats};
 use super::settings::SlowClient;
+use super::socket_groups::SocketGroups;
 use super::socket_route::SocketRoute;
 use crate::auth::Login;
-use crate::channels::{ConnectionId, Delivery, GroupName, Mailbox};
+use crate::channels::{ConnectionId, Delivery, GroupLimitReached, GroupName, Mailbox};
 use crate::clock::{Millis, Tick};
 use crate::net::Stream;
 use crate::queued_bytes;
@@ -83,10 +85,14 @@ const _: () = assert!(size_of::<SocketHandle>() <= 176);
 #[derive(Default)]
 struct GroupState {
     /// The names for `take_groups`, which leaves them all at the end.
-    names: Mutex<Vec<GroupName>>,
+    names: Mutex<SocketGroups>,
     /// Events that the consumer handles itself; created by the first `Context::group_add`.
     mailbox: OnceLock<Arc<Mailbox>>,
 }
+
+/// Every socket in a group keeps one, in a size class of jemalloc; the next one is 64.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<GroupState>() <= 48);
 
 impl std::fmt::Debug for SocketHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -167,7 +173,7 @@ impl SocketHandle {
 
     /// Returns whether it is in a group.
     pub(super) fn is_in(&self, group: &str) -> bool {
-        self.groups.get().is_some() && self.groups().iter().any(|name| name.as_str() == group)
+        self.groups.get().is_some() && self.groups().contains(group)
     }
 
     /// Returns the names of at most `max` of its groups.
@@ -175,13 +181,39 @@ impl SocketHandle {
         if self.groups.get().is_none() {
             return Vec::new();
         }
-        let names = self.groups();
-        names.iter().take(max).map(GroupName::to_string).collect()
+        self.groups().names(max)
     }
 
-    /// Returns its groups, to add or remove one.
-    pub(super) fn groups(&self) -> MutexGuard<'_, Vec<GroupName>> {
+    /// Returns its groups, for [`SocketHandle::join_group`].
+    pub(super) fn groups(&self) -> MutexGuard<'_, SocketGroups> {
         self.groups.get_or_init(Box::default).names.lock()
+    }
+
+    /// Checks whether it may join a group, before it waits for Redis.
+    pub(super) fn check_group(&self, group: &GroupName) -> Result<(), GroupLimitReached> {
+        let groups = self.groups();
+        if groups.contains(group.as_str()) {
+            return Ok(());
+        }
+        let limits = &self.services.group_limits;
+        limits.check(self.client_ip(), groups.len(), group)
+    }
+
+    /// Adds a group to its groups, within the limits of groups.
+    pub(super) fn join_group(
+        &self,
+        groups: &mut SocketGroups,
+        group: &GroupName,
+    ) -> Result<(), GroupLimitReached> {
+        groups.join(group, &self.services.group_limits, self.client_ip())
+    }
+
+    /// Removes a group from its groups.
+    pub(super) fn leave_group(&self, group: &GroupName) {
+        if self.groups.get().is_some() {
+            let (limits, client) = (&self.services.group_limits, self.client_ip());
+            self.groups().leave(group.as_str(), limits, client);
+        }
     }
 
     /// Returns its groups and forgets them.
@@ -189,7 +221,12 @@ impl SocketHandle {
         if self.groups.get().is_none() {
             return Vec::new();
         }
-        std::mem::take(&mut *self.groups())
+        let (limits, client) = (&self.services.group_limits, self.client_ip());
+        self.groups().leave_all(limits, client)
+    }
+
+    fn client_ip(&self) -> Option<IpAddr> {
+        self.scope.client.as_ref().map(|client| client.ip())
     }
 
     /// Returns the mailbox for events that the consumer handles itself, created by the first call.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use oneport::auth::User;
+use oneport::channels::GroupName;
 use oneport::testing::{Application, WebsocketCommunicator};
 use oneport::websocket::CloseCode;
 use serde_json::{Value, json};
@@ -302,6 +303,54 @@ async fn answer_to_the_end_may_speak_to_groups() {
     let (mut stays, leaves) = (join().await, join().await);
     drop(leaves);
     assert_eq!(stays.receive().await.as_text(), Some(r#"{"type":"left"}"#));
+}
+
+/// One in the response to `websocket.connect`, and one in a later response.
+#[tokio::test]
+async fn endpoint_that_names_ten_thousand_groups_learns_which_ones_were_refused() {
+    fn groups(from: usize) -> Vec<Value> {
+        let names = (from..10_000).map(|number| format!("room_{number}"));
+        names
+            .map(|group| json!({"type": "group.add", "group": group}))
+            .collect()
+    }
+    let endpoint = Endpoint::start(|request| {
+        let mut events = match request["events"][0]["type"].as_str() {
+            Some("websocket.connect") => groups(0),
+            Some("websocket.receive") => {
+                let mut events = vec![json!({"type": "group.discard", "group": "room_7"})];
+                events.extend(groups(9_998));
+                events
+            }
+            _ => Vec::new(),
+        };
+        if is(request, "group.refused") {
+            events.push(json!({"type": "websocket.send", "text": "told"}));
+        }
+        ok(&json!({"events": events}))
+    })
+    .await;
+    let app = endpoint.app("max_effects = 20000, max_response = '2 MiB'");
+    let connect = WebsocketCommunicator::new("/ws/a/");
+    let mut socket = connect.connect(&app).await.unwrap();
+    let (_, request) = endpoint.hear("group.refused").await;
+    let event = &request["events"][0];
+    let refused = event["groups"].as_array().unwrap();
+    assert_eq!((refused.len(), &refused[0]), (9_000, &json!("room_1000")));
+    assert_eq!(
+        (&event["limit"], &event["max"], &event["seq"]),
+        (&json!("groups_per_socket"), &json!(1_000), &json!(2))
+    );
+    assert_eq!(socket.receive().await.as_text(), Some("told"));
+    let layer = &app.gateway().services().layer;
+    let len = |group: &str| layer.group_len(&GroupName::new(group).unwrap());
+    assert_eq!((len("room_999"), len("room_1000")), (1, 0));
+    socket.send("another one").await;
+    let (_, request) = endpoint.hear("group.refused").await;
+    assert_eq!(request["events"][0]["groups"], json!(["room_9999"]));
+    assert_eq!(socket.receive().await.as_text(), Some("told"));
+    assert_eq!((len("room_7"), len("room_9998")), (0, 1));
+    assert_eq!(socket.disconnect().await, 1000);
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ impl Consumer for Both {
             &oneport::channels::GroupName::new("room")?,
             oneport::channels::GroupOptions::default(),
         )
-        .await;
+        .await?;
         Ok(())
     }
 

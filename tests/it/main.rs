@@ -22,6 +22,7 @@ mod edge;
 mod file_delivery;
 mod file_rules;
 mod files;
+mod group_limits;
 mod groups;
 mod http2;
 mod layers;

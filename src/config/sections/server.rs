@@ -143,6 +143,13 @@ pub struct LimitsConfig {
     /// The bytes per second that a client must send of a body, or receive of a response, while the
     /// server waits for it; 0 is no limit. Default: 240 B.
     pub min_rate: Size,
+    /// The most groups that one WebSocket may be in. Default: 1000.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub groups_per_socket: usize,
+    /// The most groups that the WebSockets and event streams of one IP address may be in; each
+    /// counts its own. Default: 100 000.
+    #[serde(deserialize_with = "via::<PositiveCount, _, _>")]
+    pub groups_per_ip: usize,
 }
 
 /// `[server.timeouts]`.
@@ -205,6 +212,8 @@ impl Default for LimitsConfig {
             send_queue_total: Size::mib(256),
             file_cache: Size::mib(64),
             min_rate: Size(240),
+            groups_per_socket: 1_000,
+            groups_per_ip: 100_000,
         }
     }
 }
@@ -227,6 +236,8 @@ impl LimitsConfig {
             send_queue_total,
             file_cache,
             min_rate,
+            groups_per_socket,
+            groups_per_ip,
         } = self;
         let count = |key, count: usize| (key, count.to_string(), count as f64);
         let size = |key, size: Size| (key, size.to_string(), size.bytes() as f64);
@@ -246,6 +257,8 @@ impl LimitsConfig {
             size("send_queue_total", *send_queue_total),
             size("file_cache", *file_cache),
             size("min_rate", *min_rate),
+            count("groups_per_socket", *groups_per_socket),
+            count("groups_per_ip", *groups_per_ip),
         ]);
         listed
     }

@@ -1,6 +1,7 @@
 //! Events: streams a group as Server-Sent Events.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -132,6 +133,9 @@ impl View for Events {
         // Registered before the first await: the login may end while the join is prepared.
         let open = streams.open(member, scope.login.as_ref());
         let client = scope.client.as_ref().map(|client| client.ip());
+        let limits = &request.services.group_limits;
+        let too_many = |_| Failure::too_many_groups();
+        limits.check(client, 0, &group).map_err(too_many)?;
         let layer = &request.services.layer;
         let begun = layer.begin(&group, &keep, member, client).await;
         let held = begun.map_err(|_| Failure::too_many_rooms())?;
@@ -139,9 +143,11 @@ impl View for Events {
             let since = last_id.parse().unwrap_or_default();
             layer.confirm_history(&group, &held, &since).await;
         }
+        // Without an await until the stream exists, whose end gives the place back.
+        limits.claim(client, 0, &group).map_err(too_many)?;
         let stream = EventStream::new(
             &self.options,
-            (group, member),
+            (group, member, client),
             (keep, last_id.as_deref()),
             (scope.user.clone(), request.services.clone()),
             (request.client.clone(), open),
@@ -166,6 +172,8 @@ struct EventStream {
     services: Services,
     group: GroupName,
     member: u64,
+    /// The address that the group counts for.
+    address: Option<IpAddr>,
     mailbox: Arc<Mailbox>,
     heartbeat: Duration,
     /// Until the next comment; in a drain until the stream's [`Turn`].
@@ -184,7 +192,7 @@ struct EventStream {
 impl EventStream {
     fn new(
         options: &Options,
-        (group, member): (GroupName, u64),
+        (group, member, address): (GroupName, u64, Option<IpAddr>),
         (keep, last_id): (GroupOptions, Option<&str>),
         (user, services): (Option<Arc<User>>, Services),
         (client, open): (ClientEnd, OpenEventStream),
@@ -212,6 +220,7 @@ impl EventStream {
         Self {
             group,
             member,
+            address,
             mailbox,
             heartbeat,
             timer: Box::pin(tokio::time::sleep(heartbeat)),
@@ -302,5 +311,6 @@ impl http_body::Body for EventStream {
 impl Drop for EventStream {
     fn drop(&mut self) {
         self.services.layer.group_discard(&self.group, self.member);
+        self.services.group_limits.release(self.address, 1);
     }
 }

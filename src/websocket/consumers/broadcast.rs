@@ -67,7 +67,7 @@ impl Consumer for Broadcast {
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         if let Some(group) = &self.group {
-            cx.group_add_frames(group, self.options).await;
+            cx.group_add_frames(group, self.options).await?;
         }
         Ok(())
     }

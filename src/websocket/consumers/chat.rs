@@ -109,7 +109,7 @@ impl Consumer for Chat {
         let Some(group) = &self.group else {
             return Ok(());
         };
-        cx.group_add_frames(group, self.group_options()).await;
+        cx.group_add_frames(group, self.group_options()).await?;
         Ok(())
     }
 

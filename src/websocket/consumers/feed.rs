@@ -83,7 +83,7 @@ impl Consumer for Feed {
 
     async fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         for group in std::mem::take(&mut self.groups) {
-            cx.group_add_frames(&group, self.options).await;
+            cx.group_add_frames(&group, self.options).await?;
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ from kit.server import Server
 from kit.still import freeze, thaw
 
 FORMAT = "channels_redis.core"
+GROUPS_MAX = 20
 _ROOMS = itertools.count(1)
 
 MANAGE = """
@@ -221,6 +222,9 @@ def channel_server(redis, *, name="here", node_started=None, **layer):
 [server]
 name = "{name}"
 
+[server.limits]
+groups_per_socket = {GROUPS_MAX}
+
 [channel_layer]
 backend = "{redis.url()}"
 format = "{FORMAT}"
@@ -293,6 +297,17 @@ class WorkerCase(unittest.TestCase):
 
 
 class Served(WorkerCase):
+    def test_a_group_over_the_limit_ends_the_connection(self):
+        peer = self.open()
+        connect = self.connect_of()
+        for number in range(GROUPS_MAX):
+            self.says(peer, f"join {self.room}_{number}", "joined")
+        self.says(peer, f"join {self.room}_0", "joined")
+        peer.send(f"join {self.room}_{GROUPS_MAX}")
+        self.assertEqual(peer.closed(), (1008, f"expected at most {GROUPS_MAX} groups"))
+        disconnect = self.disconnect_of(connect)
+        self.assertEqual((disconnect["code"], disconnect["cause"]), (1008, "too_many_groups"))
+
     def test_connect_tells_the_scope(self):
         headers = {"x-own": "hällo".encode().decode("latin-1"), "x-other": "no", "cookie": "sessionid=abc"}
         with Peer(self.a, f"/ws/chat/{self.room}/?a=%20b", additional_headers=headers, subprotocols=["one", "two"]) as peer:

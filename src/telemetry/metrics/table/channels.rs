@@ -34,6 +34,11 @@ pub(super) const METRICS: &[Metric] = &[
         "oneport_rooms_refused_total",
         "Groups that clients could not create because of max_rooms.",
     ),
+    counter(
+        "oneport_groups_refused_total",
+        "Groups that sockets and event streams could not join, by limit.",
+    )
+    .by(&[words("limit", &["groups_per_socket", "groups_per_ip"])]),
     gauge(
         "oneport_layer_connected",
         "1 while the channel layer is connected to Redis.",

@@ -59,6 +59,8 @@ pub(super) const METRICS: &[Metric] = &[
             "send_queue_total",
             "file_cache",
             "min_rate",
+            "groups_per_socket",
+            "groups_per_ip",
         ],
     )]),
     gauge(

@@ -30,8 +30,9 @@ use tokio::sync::Notify;
 use super::endpoint::{PostError, back_off};
 use super::executor::{Applied, Executor};
 use super::protocol::action::Action;
-use super::protocol::{self, BackendResponse, Disconnect};
+use super::protocol::{self, BackendResponse, Disconnect, event};
 use super::route::EndpointRoute;
+use crate::channels::{GroupLimit, GroupLimitReached};
 use crate::client::ClientError;
 use crate::telemetry::trace;
 use crate::websocket::SocketHandle;
@@ -172,14 +173,36 @@ impl Conversation {
         })
     }
 
-    /// Carries out a response's actions, up to one that closes the connection.
-    pub(super) async fn apply(&self, actions: Vec<Action>) -> Result<(), String> {
+    /// Carries out a response's actions, up to one that closes the connection. The backend is told
+    /// of the groups that the socket could not join.
+    pub(super) async fn apply(self: &Arc<Self>, actions: Vec<Action>) -> Result<(), String> {
+        let mut refused = Vec::new();
         for action in actions {
-            if self.executor.apply(action).await? == Applied::Closed {
-                break;
+            match self.executor.apply(action).await? {
+                Applied::Open => {}
+                Applied::Refused(reached) => refused.push(reached),
+                Applied::Closed => return Ok(()),
             }
         }
+        self.notify_refused(&refused);
         Ok(())
+    }
+
+    /// Queues `group.refused`, one event for each limit. It does not wait for room: the task that
+    /// makes room may be the caller. The names fit into the response that they came from, so the
+    /// queue exceeds its bound by one response at most.
+    fn notify_refused(self: &Arc<Self>, refused: &[GroupLimitReached]) {
+        for limit in [GroupLimit::PerSocket, GroupLimit::PerIp] {
+            let of_limit = refused.iter().filter(|reached| reached.limit == limit);
+            let groups: Vec<&str> = of_limit.map(|reached| reached.group.as_str()).collect();
+            let state = self.state.lock();
+            if !groups.is_empty() && !state.phase.has_failed() && state.end.is_none() {
+                let max = self.route.services.group_limits.max(limit);
+                let event =
+                    |seq| protocol::raw(&event::group_refused(seq, &groups, limit.key(), max));
+                self.enqueue(state, event);
+            }
+        }
     }
 
     /// Queues an event; `event` builds it from its number. Waits while the queue is full, up to
@@ -391,7 +414,7 @@ impl Conversation {
     }
 
     /// Removes the acknowledged events from the queue, and carries out the response's actions.
-    async fn handle(&self, response: BackendResponse, last: u64) -> Result<(), Failure> {
+    async fn handle(self: &Arc<Self>, response: BackendResponse, last: u64) -> Result<(), Failure> {
         let BackendResponse {
             ack,
             state,

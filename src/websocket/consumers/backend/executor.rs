@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::protocol::action::{Action, Deliver, GroupSend};
-use crate::channels::{GroupName, GroupOptions, LayerError, Start, Subscriber};
+use crate::channels::{GroupLimitReached, GroupName, GroupOptions, LayerError, Start, Subscriber};
 use crate::services::Services;
 use crate::websocket::SocketHandle;
 use crate::websocket::close::{Cause, Ending};
@@ -18,9 +18,11 @@ pub(super) struct Executor {
 }
 
 /// Whether the connection continues after an action.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Applied {
     Open,
+    /// The action has no effect: the socket is in too many groups.
+    Refused(GroupLimitReached),
     /// The action has closed the connection; later actions are dropped.
     Closed,
 }
@@ -56,9 +58,13 @@ impl Executor {
                     .end(Ending::chosen(Cause::ConsumerClose, code, reason));
                 return Ok(Applied::Closed);
             }
-            Action::GroupAdd { group, deliver } => self.group_add(group, deliver).await,
+            Action::GroupAdd { group, deliver } => {
+                if let Err(reached) = self.group_add(&group, deliver).await {
+                    return Ok(Applied::Refused(reached));
+                }
+            }
             Action::GroupDiscard { group } => {
-                self.socket.groups().retain(|joined| *joined != group);
+                self.socket.leave_group(&group);
                 layer.group_discard(&group, self.socket.id());
             }
             Action::GroupSend(GroupSend {
@@ -84,24 +90,30 @@ impl Executor {
         Ok(Applied::Open)
     }
 
-    async fn group_add(&self, group: GroupName, deliver: Deliver) {
+    async fn group_add(
+        &self,
+        group: &GroupName,
+        deliver: Deliver,
+    ) -> Result<(), GroupLimitReached> {
+        self.socket.check_group(group)?;
         let layer = &self.services.layer;
         let options = GroupOptions::default();
-        let _pending = layer.prepare(&group, &options, self.socket.id()).await;
+        let _pending = layer.prepare(group, &options, self.socket.id()).await;
         // Race: the socket may close while the join is prepared. A closing socket leaves its groups
         // under this lock, after `close`. So either the check below sees that it has closed, or the
         // socket leaves this group too.
         let mut groups = self.socket.groups();
-        if self.closed.is_cancelled() || groups.contains(&group) {
-            return;
+        if self.closed.is_cancelled() || groups.contains(group.as_str()) {
+            return Ok(());
         }
+        self.socket.join_group(&mut groups, group)?;
         let subscriber: Arc<dyn Subscriber> = match deliver {
             Deliver::Client => self.socket.clone(),
             Deliver::Backend => self.socket.mailbox().clone(),
         };
         let user = self.socket.scope().user.clone();
         let id = self.socket.id();
-        layer.group_resume(&group, id, &subscriber, user, options, Start::Now);
-        groups.push(group);
+        layer.group_resume(group, id, &subscriber, user, options, Start::Now);
+        Ok(())
     }
 }

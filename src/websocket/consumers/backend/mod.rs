@@ -184,12 +184,19 @@ impl Backend {
         scope: &Scope,
     ) -> Result<Accept, Denial> {
         let (reply, replied) = oneshot::channel();
+        let services = route.services.clone();
         let handshake = Handshake::new(route.clone(), scope).run(reply);
         let handshake = trace::carry(handshake);
-        route.services.tasks.spawn("backend handshake", handshake);
+        services.tasks.spawn("backend handshake", handshake);
         let result = replied.await;
-        let (accept, accepted) =
+        let (mut accept, accepted) =
             result.unwrap_or_else(|_| Err(bad_gateway("the handshake's task ended early")))?;
+        // The backend learns from `group.refused` which ones its socket could not join.
+        let client = scope.client.as_ref().map(|client| client.ip());
+        let limits = &services.group_limits;
+        accept
+            .groups
+            .truncate(limits.allowed(client, &accept.groups));
         self.accepted = Some(accepted);
         Ok(accept)
     }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::disconnects::{BACKOFF_MAX, count_lost};
 use super::endpoint::back_off;
-use super::executor::Executor;
+use super::executor::{Applied, Executor};
 use super::protocol;
 use super::protocol::action::Action;
 use crate::channels::{ChannelName, Event, LayerError, Mailbox};
@@ -205,6 +205,15 @@ impl WorkerChannel {
         }
     }
 
+    /// Carries out one action. A group over a limit ends the connection: workers learn that from
+    /// `websocket.disconnect`, but may have no handler for another event.
+    async fn apply(&self, action: Action) -> Result<(), String> {
+        if let Applied::Refused(reached) = self.executor.apply(action).await? {
+            self.socket.end(Ending::of_group_limit(&reached));
+        }
+        Ok(())
+    }
+
     /// Carries out the workers' replies until the socket has ended.
     async fn receive_replies(self: Arc<Self>, mailbox: Arc<Mailbox>) {
         loop {
@@ -215,7 +224,7 @@ impl WorkerChannel {
             let action = serde_json::from_str(&received.event.json());
             let applied = match action {
                 Ok(Action::Accept { .. }) => Ok(()), // the socket is open already
-                Ok(action) => self.executor.apply(action).await.map(drop),
+                Ok(action) => self.apply(action).await,
                 Err(error) => Err(error.to_string()),
             };
             if let Err(sentence) = applied {

@@ -44,6 +44,16 @@ pub(in super::super) fn group(seq: u64, group: &str, event: &Event) -> impl Seri
     }
 }
 
+/// The socket could not join groups because of a limit.
+pub(in super::super) fn group_refused(
+    seq: u64,
+    groups: &[&str],
+    limit: &'static str,
+    max: usize,
+) -> Value {
+    json!({"seq": seq, "type": "group.refused", "groups": groups, "limit": limit, "max": max})
+}
+
 /// The connection has ended.
 pub(in super::super) fn disconnect(disconnect: &Disconnect<'_>) -> Value {
     let Disconnect {
