@@ -593,6 +593,7 @@ class Started(unittest.TestCase):
         workers = self.workers()
         for option in (None, False):
             server = self.enterContext(channel_server(self.redis, name=f"{option}", node_started=option))
+            connected(server)
             with Peer(server, "/ws/chat/a/") as peer:
                 peer.send("hi")
                 self.assertEqual(peer.receive(), "hi")

@@ -31,6 +31,11 @@ options = { body = "a page of 20 bytes.." }
 path = "/files/{*path}"
 view = "static"
 options = { dir = "files" }
+
+[[http.route]]
+path = "/events/"
+view = "events"
+options = { group = "news" }
 """
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -490,12 +495,13 @@ class Cases:
         self.expect(client, 1, FLOW_CONTROL_ERROR)
 
     def test_6_9_a_client_that_sends_more_than_its_window_is_ended(self):
+        # The body of an event stream's request is kept unread as long as the stream is open, so its window stays used up.
         client = self.client()
-        client.send(client.headers(1, flags=END_HEADERS, method="POST", path="/files/large.bin"))
-        for _ in range(200):
+        client.send(client.headers(1, flags=END_HEADERS, path="/events/"))
+        client.until(HEADERS)
+        for _ in range(9):  # one more than 128 KiB
             client.send(frame(DATA, 0, 1, bytes(1 << 14)))
-        # The view answers without reading, so it may reset the stream before the window is used up.
-        self.expect(client, 1, FLOW_CONTROL_ERROR, STREAM_CLOSED)
+        self.expect(client, 1, FLOW_CONTROL_ERROR)
 
     def test_6_10_continuation(self):
         client = self.client()
