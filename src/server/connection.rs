@@ -36,9 +36,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
 
+use super::connection_errors;
 use super::connection_start::{ConnectionStart, Started};
 use super::connection_timeouts::{ConnectionTimeouts, millis};
-use super::http2_errors;
 use super::hyper_tasks::HyperTasks;
 use super::open_connections::OpenConnections;
 use super::respond::{PendingUpgrade, Shared, respond};
@@ -291,7 +291,7 @@ impl HttpServer {
         match outcome.await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                http2_errors::count(&*error);
+                connection_errors::count(&*error);
                 tracing::debug!(%error, "connection failed");
             }
             None => tracing::debug!("connection closed: timed out, or idle in a drain"),

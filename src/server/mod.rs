@@ -2,6 +2,7 @@
 
 mod certificate_watch;
 mod connection;
+mod connection_errors;
 mod connection_start;
 mod connection_timeouts;
 mod date;
@@ -9,7 +10,6 @@ mod drain;
 mod early_answer;
 mod file_watch;
 pub(crate) mod head_scanner;
-mod http2_errors;
 mod hyper_tasks;
 mod listeners;
 mod main_process;

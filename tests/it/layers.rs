@@ -74,7 +74,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
         "h2",
         &[
             "client/http2/",
-            "server/http2_errors.rs",
+            "server/connection_errors.rs",
             "server/hyper_tasks.rs",
         ],
     ),

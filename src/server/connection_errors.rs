@@ -1,4 +1,4 @@
-//! HTTP/2 errors: counts the connections that the server ends because of their client, by reason.
+//! Connection errors: counts the connections that the server ends because of their client.
 
 use std::error::Error;
 
