@@ -1,14 +1,16 @@
 //! Request: a scope and a bounded body.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body::Body as _;
 use serde::de::DeserializeOwned;
 
-use super::body::TooSlow;
+use super::body::{BodyError, TooSlow};
 use super::{Body, ClientEnd, Failure};
 use crate::scope::Scope;
 use crate::services::Services;
@@ -18,22 +20,70 @@ pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> 
     // Checked before the first read: a client that waits for `100 Continue` gets the refusal
     // instead.
     refuse_longer(body, limit)?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    match Limited::new(std::mem::take(body), limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit as u64)),
-        Err(error) if error.is::<TooSlow>() => Err(Failure::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body came too slowly",
-        )
-        .because(error)),
-        Err(error) => Err(Failure::bad_request("the body broke off").because(error)),
+    let mut body = std::mem::take(body);
+    let mut whole = Whole::default();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(broken)?;
+        let Ok(part) = frame.into_data() else {
+            continue; // trailers
+        };
+        let left = limit.saturating_sub(whole.len() as u64);
+        if part.len() as u64 > left {
+            return Err(too_large(limit));
+        }
+        whole.push(part);
+    }
+    Ok(whole.into())
+}
+
+/// The bytes of a body that have arrived. Several parts are copied into one, because each one that
+/// is kept costs more than a byte: a client may send a body byte by byte.
+#[derive(Default)]
+struct Whole {
+    first: Bytes,
+    /// All parts, if there are several.
+    all: BytesMut,
+}
+
+impl Whole {
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn push(&mut self, part: Bytes) {
+        if self.len() == 0 {
+            self.first = part;
+            return;
+        }
+        let first = std::mem::take(&mut self.first);
+        self.all.extend_from_slice(&first);
+        self.all.extend_from_slice(&part);
+    }
+}
+
+impl From<Whole> for Bytes {
+    fn from(whole: Whole) -> Self {
+        match whole.all.is_empty() {
+            true => whole.first,
+            false => whole.all.freeze(),
+        }
+    }
+}
+
+/// Returns the failure for a body that did not arrive.
+fn broken(error: BodyError) -> Failure {
+    match error.is::<TooSlow>() {
+        true => {
+            let sentence = "the body came too slowly";
+            Failure::new(StatusCode::REQUEST_TIMEOUT, sentence).because(error)
+        }
+        false => Failure::bad_request("the body broke off").because(error),
     }
 }
 
 /// Refuses a body whose declared length exceeds the limit.
 fn refuse_longer(body: &Body, limit: u64) -> Result<(), Failure> {
-    if http_body::Body::size_hint(body).lower() > limit {
+    if body.size_hint().lower() > limit {
         return Err(too_large(limit));
     }
     Ok(())
@@ -80,5 +130,29 @@ impl Request {
         let bytes = self.bytes().await?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Failure::bad_request(format!("expected JSON: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_joined_without_a_copy_of_a_single_one() {
+        let part = Bytes::from_static(b"all of it");
+        let mut whole = Whole::default();
+        whole.push(Bytes::new());
+        whole.push(part.clone());
+        assert_eq!(Bytes::from(whole).as_ptr(), part.as_ptr());
+        for count in [0, 1, 2, 3, 1000] {
+            let mut whole = Whole::default();
+            for at in 0..count {
+                whole.push(vec![(at % 256) as u8; 1].into());
+                assert_eq!(whole.len(), at + 1);
+                assert!(whole.all.capacity() <= 2 * (at + 64));
+            }
+            let expected: Vec<u8> = (0..count).map(|at| (at % 256) as u8).collect();
+            assert_eq!(Bytes::from(whole), expected);
+        }
     }
 }
