@@ -172,7 +172,7 @@ impl Watched {
             // again.
             polled = Pin::new(&mut *incoming).poll_frame(cx);
             if polled.is_pending() {
-                self.incoming = None;
+                self.end();
                 self.client.break_off();
                 return Poll::Ready(Some(Err(Broken.into())));
             }
@@ -190,18 +190,24 @@ impl Watched {
             }
         }
         if !matches!(frame, Some(Ok(_))) || incoming.is_end_stream() {
-            self.incoming = None;
+            self.end();
         }
         if let Some(Err(_)) = frame {
             self.client.break_off();
         }
         Poll::Ready(frame)
     }
+
+    fn end(&mut self) {
+        self.incoming = None;
+        self.client.record_reading(false);
+    }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(incoming) = self.incoming.take() {
+            self.client.record_reading(false);
             self.client.leave_unread(incoming);
         }
     }
@@ -221,6 +227,7 @@ impl Body {
             client.finish_body();
             return Self::empty();
         }
+        client.record_reading(true);
         Self(Source::Watched(Watched {
             incoming: Some(incoming),
             carrier,

@@ -43,6 +43,7 @@ struct ClientState {
     is_unread: AtomicBool,
     has_broken: AtomicBool,
     has_read: AtomicBool,
+    is_reading: AtomicBool,
 }
 
 impl ClientEnd {
@@ -81,6 +82,17 @@ impl ClientEnd {
     /// Returns whether a request's body was truncated.
     pub(crate) fn has_broken(&self) -> bool {
         self.0.has_broken.load(Ordering::Relaxed)
+    }
+
+    /// Records whether a view holds a request's body that has not ended.
+    pub(super) fn record_reading(&self, is_reading: bool) {
+        self.0.is_reading.store(is_reading, Ordering::Relaxed);
+    }
+
+    /// Returns whether a view holds a request's body that has not ended. Over HTTP/2, that of the
+    /// connection itself never does.
+    pub(crate) fn is_reading_body(&self) -> bool {
+        self.0.is_reading.load(Ordering::Relaxed)
     }
 
     /// Marks the request's body as read to its end.

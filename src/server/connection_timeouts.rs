@@ -32,6 +32,8 @@
 //! ([`InFlight`]), and the clock, which wakes from its own task. Neither needs an ordering: a stale
 //! instant causes one extra wake-up at worst.
 
+mod phase;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -44,7 +46,6 @@ use super::sent_files::SentFiles;
 use crate::clock::{Clock, Millis, NEVER, Tick, TimerKey};
 use crate::config::ServerConfig;
 use crate::http::ClientEnd;
-use crate::http::read_rate::allowed_wait;
 use crate::net::Stream;
 
 /// How long to read from a client after closing our side, in milliseconds.
@@ -67,7 +68,7 @@ pub(super) struct ConnectionTimeouts {
     /// Whether a request was parsed.
     has_served: AtomicBool,
     is_http2: AtomicBool,
-    /// When the connection was accepted, or the last response was taken.
+    /// When the connection was accepted, or the last response was taken and then flushed.
     idle_since: AtomicU64,
     /// When the first byte of an incomplete head arrived; `NEVER` if no head is incomplete.
     head_since: AtomicU64,
@@ -81,6 +82,8 @@ pub(super) struct ConnectionTimeouts {
     draining_since: AtomicU64,
     /// When our side was closed; `NEVER` before.
     lingering_since: AtomicU64,
+    /// Whether the client had its time to close its own.
+    has_lingered: AtomicBool,
     /// Whether the target of the last head has a fragment, which hyper drops.
     has_fragment: AtomicBool,
     /// The last request parsed since the last read, for the head scanner.
@@ -96,6 +99,10 @@ pub(super) struct ConnectionTimeouts {
     /// hyper's read, which stays pending at the end of the client's stream while a response is in
     /// flight.
     hidden_read: AtomicWaker,
+    /// Whether HTTP has begun: there may be a handshake before.
+    has_begun: AtomicBool,
+    /// Whether the client has sent too many frames over HTTP/2.
+    has_flooded: AtomicBool,
     /// Whether the kernel can send files to the stream.
     sends_files: AtomicBool,
     sent_files: SentFiles,
@@ -111,18 +118,6 @@ struct Durations {
     /// The shortest duration above zero. A keep-alive of zero is not a deadline: hyper then closes
     /// the connection itself.
     shortest: Millis,
-}
-
-/// The phase of a connection, with the instant from which its deadline counts.
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    FirstHead { since: Millis },
-    Head { since: Millis },
-    Answering,
-    Blocked { since: Millis },
-    Idle { since: Millis },
-    Lingering { since: Millis },
-    Draining { since: Millis },
 }
 
 /// One request on a connection, until hyper has taken its response.
@@ -161,6 +156,7 @@ impl ConnectionTimeouts {
             written: AtomicU64::new(0),
             draining_since: AtomicU64::new(NEVER),
             lingering_since: AtomicU64::new(NEVER),
+            has_lingered: AtomicBool::new(false),
             has_fragment: AtomicBool::new(false),
             parsed: AtomicU8::new(NOTHING_PARSED),
             task: AtomicWaker::new(),
@@ -168,6 +164,8 @@ impl ConnectionTimeouts {
             client_has_ended: AtomicBool::new(false),
             has_had_body: AtomicBool::new(false),
             hidden_read: AtomicWaker::new(),
+            has_begun: AtomicBool::new(false),
+            has_flooded: AtomicBool::new(false),
             sends_files: AtomicBool::new(false),
             sent_files: SentFiles::default(),
         })
@@ -217,6 +215,7 @@ impl ConnectionTimeouts {
 
     /// Records over which stream HTTP begins.
     pub(super) fn record_stream(&self, stream: &Stream) {
+        self.has_begun.store(true, Ordering::Relaxed);
         self.sends_files
             .store(stream.sends_files(), Ordering::Relaxed);
     }
@@ -226,6 +225,21 @@ impl ConnectionTimeouts {
     pub(super) fn sent_files(&self) -> Option<&SentFiles> {
         let sends_files = self.sends_files.load(Ordering::Relaxed) && !self.is_http2();
         sends_files.then_some(&self.sent_files)
+    }
+
+    /// Returns the clock that the deadlines are kept by.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Records that the client has sent too many frames over HTTP/2.
+    pub(super) fn record_flood(&self) {
+        self.has_flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the client has sent too many frames over HTTP/2.
+    pub(super) fn has_flooded(&self) -> bool {
+        self.has_flooded.load(Ordering::Relaxed)
     }
 
     /// Returns the client's end of the connection.
@@ -321,6 +335,8 @@ impl ConnectionTimeouts {
     pub(super) fn record_flushed(&self) {
         if self.is_unflushed.load(Ordering::Relaxed) {
             self.is_unflushed.store(false, Ordering::Relaxed);
+            // The client may have taken its time for what hyper had buffered.
+            self.idle_since.store(self.clock.now(), Ordering::Relaxed);
             if self.client_has_ended() {
                 self.hidden_read.wake(); // the end is no longer hidden
             }
@@ -330,6 +346,9 @@ impl ConnectionTimeouts {
     /// Records that our side is closed. Returns whether to wait for the client to close its own: if
     /// the connection was idle when the server began to stop, a reset can destroy no response.
     pub(super) fn start_linger(&self) -> bool {
+        if self.has_lingered.load(Ordering::Relaxed) {
+            return false;
+        }
         let draining = load(&self.draining_since);
         let was_idle = draining != NEVER && load(&self.idle_since) < draining;
         if was_idle && load(&self.head_since) == NEVER {
@@ -344,58 +363,16 @@ impl ConnectionTimeouts {
         true
     }
 
+    /// Records that the client need not be waited for any more. Returns whether it was.
+    pub(super) fn end_linger(&self) -> bool {
+        self.has_lingered.store(true, Ordering::Relaxed);
+        load(&self.lingering_since) != NEVER
+    }
+
     /// Records that the server begins to stop.
     pub(super) fn start_drain(&self) {
         self.draining_since
             .store(self.clock.now(), Ordering::Relaxed);
-    }
-
-    fn phase(&self) -> Phase {
-        let lingering = load(&self.lingering_since);
-        if lingering != NEVER {
-            return Phase::Lingering { since: lingering };
-        }
-        let blocked = load(&self.blocked_since);
-        if blocked != NEVER {
-            return Phase::Blocked { since: blocked };
-        }
-        if self.in_flight.load(Ordering::Relaxed) > 0 {
-            return Phase::Answering;
-        }
-        let idle = load(&self.idle_since);
-        let draining = load(&self.draining_since);
-        if draining != NEVER {
-            let since = idle.max(draining);
-            return Phase::Draining { since };
-        }
-        if !self.has_served.load(Ordering::Relaxed) {
-            return Phase::FirstHead { since: idle };
-        }
-        let head = load(&self.head_since);
-        if head != NEVER && !self.is_http2() {
-            return Phase::Head { since: head };
-        }
-        Phase::Idle { since: idle }
-    }
-
-    fn deadline(&self) -> Millis {
-        let durations = &self.durations;
-        match self.phase() {
-            Phase::Answering => NEVER,
-            Phase::FirstHead { since } | Phase::Head { since } => {
-                since.saturating_add(durations.handshake)
-            }
-            Phase::Idle { since } => since.saturating_add(durations.keep_alive),
-            Phase::Lingering { since } => since.saturating_add(LINGERING),
-            // HTTP/2 shuts down in two steps, and a dead client answers neither (RFC 9113 §6.8).
-            Phase::Draining { since } => since.saturating_add(durations.handshake),
-            Phase::Blocked { since } => {
-                let earned = allowed_wait(load(&self.written), durations.min_rate);
-                let left = durations.write.saturating_add(earned);
-                let left = left.saturating_sub(load(&self.blocked));
-                since.saturating_add(left.min(durations.write))
-            }
-        }
     }
 
     /// Records that bytes were read.
@@ -425,8 +402,12 @@ impl ConnectionTimeouts {
     /// Records that a write has to wait.
     pub(super) fn record_blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == NEVER {
-            self.blocked_since
-                .store(self.clock.now(), Ordering::Relaxed);
+            let now = self.clock.now();
+            self.blocked_since.store(now, Ordering::Relaxed);
+            // Earlier waits of this response may have left less than the clock looks ahead.
+            if self.deadline() < now.saturating_add(self.durations.shortest) {
+                self.tick();
+            }
         }
     }
 }
@@ -481,3 +462,6 @@ fn load(instant: &AtomicU64) -> Millis {
 pub(super) fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(NEVER)
 }
+
+#[cfg(test)]
+mod tests;
