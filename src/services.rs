@@ -103,6 +103,8 @@ pub struct Shared {
     pub(crate) rpc_handler: OnceLock<Arc<dyn RpcHandler>>,
     /// Adds the figures of the open sockets to a reading of the metrics.
     pub(crate) socket_readings: OnceLock<ReadMetrics>,
+    /// Adds the figures of the open connections.
+    pub(crate) connection_readings: OnceLock<ReadMetrics>,
     /// The metrics; `None` if this process collects none. [`Services::read_metrics`] has more of
     /// them.
     pub metrics: Option<Metrics>,
@@ -154,6 +156,7 @@ impl Services {
             earlier_process: OnceLock::new(),
             rpc_handler: OnceLock::new(),
             socket_readings: OnceLock::new(),
+            connection_readings: OnceLock::new(),
             metrics: telemetry::start_metrics(),
         }))))
     }
@@ -243,8 +246,10 @@ impl Services {
             let bytes = remote.queued_bytes() as f64;
             snapshot.add("oneport_layer_queue_bytes", &[], bytes);
         }
-        if let Some(read) = self.socket_readings.get() {
-            read(&mut snapshot);
+        for read in [&self.socket_readings, &self.connection_readings] {
+            if let Some(read) = read.get() {
+                read(&mut snapshot);
+            }
         }
         Some(snapshot)
     }

@@ -37,6 +37,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
 
 use super::connection_errors;
+use super::connection_phases::ConnectionPhases;
 use super::connection_start::{ConnectionStart, Started};
 use super::connection_timeouts::{ConnectionTimeouts, millis};
 use super::hyper_tasks::HyperTasks;
@@ -56,6 +57,10 @@ const BUFFER_BYTES_MIN: usize = 8192;
 /// consumer is busy fills only its own window.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// How much of the response of one stream h2 takes beyond what it has written. A client may give
+/// window and read nothing, on many streams.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How many streams of an HTTP/2 connection the client may have reset before the server has looked
 /// at them (rapid reset), and how many the server may have reset because of the client's errors
@@ -82,6 +87,7 @@ pub(super) struct HttpServer {
     server: ServerConfig,
     admission: Admission,
     open: Arc<OpenConnections>,
+    phases: Arc<ConnectionPhases>,
     /// The TLS that connections may begin with.
     tls: Option<Arc<ServerTls>>,
 }
@@ -148,6 +154,7 @@ impl HttpServer {
             .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .max_local_error_reset_streams(ERROR_STREAMS_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .keep_alive_interval(PING_INTERVAL)
@@ -162,6 +169,7 @@ impl HttpServer {
             server: server.clone(),
             admission: admission.clone(),
             open: OpenConnections::new(),
+            phases: ConnectionPhases::of(services),
             tls,
         })
     }
@@ -174,6 +182,7 @@ impl HttpServer {
     ) -> Option<ConnectionTask> {
         let clock = self.gateway.services().clock.clone();
         let timeouts = ConnectionTimeouts::new(clock, &self.server);
+        let listed = self.phases.list(&timeouts);
         let start = ConnectionStart {
             gateway: &self.gateway,
             tls: self.tls.as_deref(),
@@ -182,6 +191,7 @@ impl HttpServer {
         let started = start.run(connection, &mut permit, &timeouts).await?;
         let pending_upgrade: Arc<PendingUpgrade> = Arc::default();
         self.serve_http(started, timeouts, &pending_upgrade).await;
+        drop(listed);
         let taken = pending_upgrade.lock().take();
         let (upgrade, on_upgrade) = taken?;
         let upgraded = on_upgrade
@@ -270,7 +280,14 @@ impl HttpServer {
                     http.as_mut().graceful_shutdown();
                 }
                 if expired.as_mut().poll(&mut side_cx).is_ready() {
-                    return Poll::Ready(None);
+                    // hyper has an error for what it closed the connection for.
+                    return Poll::Ready(match timeouts.end_linger() {
+                        true => match http.as_mut().poll(cx) {
+                            Poll::Ready(ended) => Some(ended),
+                            Poll::Pending => None,
+                        },
+                        false => None,
+                    });
                 }
             }
             if phase == Phase::HandingOver && timeouts.is_http2() {
@@ -291,7 +308,7 @@ impl HttpServer {
         match outcome.await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                connection_errors::count(&*error);
+                connection_errors::count(&*error, timeouts.has_flooded());
                 tracing::debug!(%error, "connection failed");
             }
             None => tracing::debug!("connection closed: timed out, or idle in a drain"),

@@ -13,7 +13,7 @@ use crate::net::AgreedProtocol;
 const LINE_BYTES_MAX: usize = 128;
 
 /// The first bytes of a client that speaks HTTP/2 (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The start of a version of HTTP/1.
 const VERSION: &[u8] = b"HTTP/";

@@ -3,6 +3,7 @@
 mod certificate_watch;
 mod connection;
 mod connection_errors;
+mod connection_phases;
 mod connection_start;
 mod connection_timeouts;
 mod date;
@@ -10,6 +11,7 @@ mod drain;
 mod early_answer;
 mod file_watch;
 pub(crate) mod head_scanner;
+mod http2_frames;
 mod hyper_tasks;
 mod listeners;
 mod main_process;

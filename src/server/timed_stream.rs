@@ -1,5 +1,5 @@
 //! Timed stream: the stream of an HTTP connection. Records progress, hides the client's end of
-//! stream, has the kernel send files, and lingers at close.
+//! stream, has the kernel send files, counts the frames of HTTP/2, and lingers at close.
 
 use std::io;
 use std::pin::Pin;
@@ -9,12 +9,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection_timeouts::ConnectionTimeouts;
-use super::head_scanner::{Found, HeadScanner};
+use super::head_scanner::{Found, HeadScanner, PREFACE};
+use super::http2_frames::Http2Frames;
 use super::sent_files::is_placeholder;
 use crate::net::{AgreedProtocol, Stream};
 
 /// The maximum bytes to read from a client after our side is closed.
 const LINGERING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The same for a client that has flooded the server.
+const FLOOD_LINGERING_BYTES_MAX: usize = 1024 * 1024;
 
 /// The maximum bytes of several slices that are copied into one: the kernel takes a short response
 /// faster in one piece.
@@ -25,12 +29,21 @@ pub(super) struct TimedStream {
     stream: Stream,
     timeouts: Arc<ConnectionTimeouts>,
     heads: HeadScanner,
+    protocol: Protocol,
     /// Whether the client speaks another protocol and gets no response.
     is_refused: bool,
     is_shut_down: bool,
     drained: usize,
     /// The ciphertext that the stream had taken at the last look.
     ciphertext: u64,
+}
+
+/// The version of HTTP that the client speaks.
+enum Protocol {
+    /// So many bytes of the preface of HTTP/2 were read.
+    Unknown(usize),
+    Http1,
+    Http2(Box<Http2Frames>),
 }
 
 impl TimedStream {
@@ -45,6 +58,7 @@ impl TimedStream {
             stream,
             timeouts,
             heads: HeadScanner::new(protocol),
+            protocol: Protocol::Unknown(0),
             is_refused: false,
             is_shut_down: false,
             drained: 0,
@@ -56,11 +70,40 @@ impl TimedStream {
         self.stream
     }
 
-    fn look_at(&mut self, read: &mut [u8]) -> io::Result<()> {
+    /// Looks at the bytes of a read. Returns how many of them hyper may have.
+    fn look_at(&mut self, read: &mut [u8]) -> io::Result<usize> {
         self.timeouts.record_read();
-        if self.timeouts.is_http2() {
-            return Ok(());
+        if !self.timeouts.is_http2() {
+            self.scan_heads(read)?;
         }
+        match &mut self.protocol {
+            Protocol::Http1 => Ok(read.len()),
+            Protocol::Http2(frames) => {
+                let allowed = frames.receive(read);
+                if frames.has_flooded() {
+                    self.timeouts.record_flood();
+                }
+                Ok(allowed)
+            }
+            Protocol::Unknown(matched) => {
+                let expected = &PREFACE[*matched..];
+                let compared = expected.len().min(read.len());
+                if expected[..compared] != read[..compared] {
+                    self.protocol = Protocol::Http1;
+                } else if compared < expected.len() {
+                    *matched += compared;
+                } else {
+                    let mut frames = Box::new(Http2Frames::new(self.timeouts.clock().clone()));
+                    let allowed = compared + frames.receive(&read[compared..]);
+                    self.protocol = Protocol::Http2(frames);
+                    return Ok(allowed);
+                }
+                Ok(read.len())
+            }
+        }
+    }
+
+    fn scan_heads(&mut self, read: &mut [u8]) -> io::Result<()> {
         if let Some(has_body) = self.timeouts.take_parsed() {
             self.heads.parsed(has_body);
         }
@@ -74,6 +117,18 @@ impl TimedStream {
                 self.is_refused = true;
                 Err(other_protocol())
             }
+        }
+    }
+
+    /// Looks at the first `count` bytes of slices, which were written.
+    fn look_at_written(&mut self, slices: &[io::IoSlice<'_>], mut count: usize) {
+        let Protocol::Http2(frames) = &mut self.protocol else {
+            return;
+        };
+        for slice in slices {
+            let part = &slice[..count.min(slice.len())];
+            frames.send(part);
+            count -= part.len();
         }
     }
 
@@ -118,6 +173,11 @@ impl AsyncRead for TimedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
+        if let Protocol::Http2(frames) = &mut self.protocol
+            && frames.is_ending()
+        {
+            return Poll::Ready(frames.end(buffer));
+        }
         if self.timeouts.client_has_ended() && self.timeouts.hides_end() {
             self.timeouts.hide(cx);
             return Poll::Pending;
@@ -125,8 +185,14 @@ impl AsyncRead for TimedStream {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         match read {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
-                if let Err(error) = self.look_at(&mut buffer.filled_mut()[before..]) {
-                    return Poll::Ready(Err(error));
+                let allowed = before + self.look_at(&mut buffer.filled_mut()[before..])?;
+                if allowed < buffer.filled().len() {
+                    buffer.set_filled(allowed);
+                }
+                if let Protocol::Http2(frames) = &mut self.protocol
+                    && frames.is_ending()
+                {
+                    frames.end(buffer)?; // an empty read would be the end of the stream
                 }
             }
             Poll::Ready(Ok(())) if buffer.remaining() > 0 => {
@@ -156,6 +222,9 @@ impl AsyncWrite for TimedStream {
             return self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)]);
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = written {
+            self.look_at_written(&[io::IoSlice::new(bytes)], count);
+        }
         self.note(written)
     }
 
@@ -192,8 +261,12 @@ impl AsyncWrite for TimedStream {
         if this.timeouts.client_has_ended() || !this.timeouts.start_linger() {
             return Poll::Ready(Ok(()));
         }
+        let drained_max = match this.timeouts.has_flooded() {
+            true => FLOOD_LINGERING_BYTES_MAX,
+            false => LINGERING_BYTES_MAX,
+        };
         let mut scratch = [0; 8192];
-        while this.drained < LINGERING_BYTES_MAX {
+        while this.drained < drained_max {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => this.drained += buffer.filled().len(),
@@ -227,6 +300,9 @@ impl AsyncWrite for TimedStream {
             }
             _ => Pin::new(&mut this.stream).poll_write_vectored(cx, slices),
         };
+        if let Poll::Ready(Ok(count)) = written {
+            this.look_at_written(slices, count);
+        }
         this.note(written)
     }
 }

@@ -28,7 +28,7 @@ pub(super) const METRICS: &[Metric] = &[
         "oneport_heads_refused_total",
         "Requests whose head exceeds a limit, by limit.",
     )
-    .by(&[words("limit", &["uri_size", "header_count"])]),
+    .by(&[words("limit", &["uri_size", "header_count", "header_size"])]),
     counter(
         "oneport_http2_goaways_total",
         "HTTP/2 connections that were ended because of their client, by reason.",
@@ -43,6 +43,55 @@ pub(super) const METRICS: &[Metric] = &[
             "compression_error",
             "other",
         ],
+    )]),
+    counter(
+        "oneport_http2_floods_total",
+        "HTTP/2 connections that were ended because of too many frames without content, by type.",
+    )
+    .by(&[words(
+        "frame",
+        &[
+            "data",
+            "priority",
+            "rst_stream",
+            "settings",
+            "ping",
+            "window_update",
+            "other",
+        ],
+    )]),
+    counter(
+        "oneport_http2_resets_total",
+        "HTTP/2 streams that were reset, by direction and reason.",
+    )
+    .by(&[
+        words("direction", &["received", "sent"]),
+        words(
+            "reason",
+            &[
+                "no_error",
+                "protocol_error",
+                "internal_error",
+                "flow_control_error",
+                "stream_closed",
+                "refused_stream",
+                "cancel",
+                "enhance_your_calm",
+                "other",
+            ],
+        ),
+    ]),
+    gauge(
+        "oneport_http2_streams",
+        "Open streams over HTTP/2 whose response is not complete.",
+    ),
+    gauge(
+        "oneport_connection_phases",
+        "Open connections that speak HTTP, by phase.",
+    )
+    .by(&[words(
+        "phase",
+        &["handshake", "head", "body", "response", "idle", "closing"],
     )]),
     gauge("oneport_limit", "Limits of the server, by their key.").by(&[words(
         "limit",

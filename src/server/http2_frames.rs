@@ -1,0 +1,439 @@
+//! HTTP/2 frames: counts the frames of one connection as they pass, and ends a connection whose
+//! client sends too many that carry nothing.
+//!
+//! h2 answers or ignores frames such as PING, SETTINGS, PRIORITY and WINDOW_UPDATE one by one, in
+//! no memory but without any bound in number. A client that sends nothing else costs a CPU. Here
+//! each is charged to a budget:
+//!
+//! ```text
+//!  PING, SETTINGS, PRIORITY, WINDOW_UPDATE, GOAWAY, unknown, empty DATA: 1
+//!  RST_STREAM: 2                                                                ──> spent
+//!                                                                                    │
+//!  1,000 a second; a request: 1; DATA with content sent to the client: 2        <── repaid
+//!
+//!  more than 10,000 spent ──> GOAWAY, ENHANCE_YOUR_CALM
+//! ```
+//!
+//! So a client that acknowledges each frame that it receives, or cancels a request now and then, is
+//! never ended, however long its connection lasts.
+//!
+//! hyper has no call that ends a connection with a code. From the end of the frame that exceeds the
+//! budget on, h2 reads a head that never ends instead of the client's bytes, which it answers with
+//! this code ("too_many_continuations").
+
+use std::io;
+
+use metrics::counter;
+use tokio::io::ReadBuf;
+
+use crate::clock::{Clock, Millis};
+use crate::telemetry::LogThrottle;
+
+/// How many frames without content a client may have sent beyond those that are repaid, and how
+/// many are repaid in a second.
+const BUDGET: u64 = 10_000;
+const REPAID_PER_SECOND: u64 = 1_000;
+
+/// The types of frames (RFC 9113 §6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const FRAME_HEAD_BYTES: usize = 9;
+
+/// The bytes of a frame that are looked at: its head, and the code of RST_STREAM.
+const KEPT_BYTES: usize = FRAME_HEAD_BYTES + 4;
+
+/// The code of a stream that is over the limit.
+const REFUSED_STREAM: u32 = 7;
+
+/// Empty CONTINUATION frames behind a head that has begun: the most that h2 may read. It ends the
+/// connection after a few.
+const ENDLESS_FRAMES_MAX: usize = 1 << 16;
+
+/// The frames of a connection.
+pub(super) struct Http2Frames {
+    received: FrameReader,
+    sent: FrameReader,
+    budget: Budget,
+    flood: Flood,
+}
+
+/// Whether the client has sent too many frames without content.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Flood {
+    No,
+    /// In the frame that exceeds the budget.
+    InFrame,
+    /// Behind it: so many bytes of the endless head were read.
+    Ending(usize),
+}
+
+/// Finds the frames in one direction of a connection.
+#[derive(Debug, Default)]
+struct FrameReader {
+    kept: [u8; KEPT_BYTES],
+    has: usize,
+    /// The bytes until the next frame.
+    skipped: u32,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Frame {
+    kind: u8,
+    length: u32,
+    /// The code of RST_STREAM.
+    code: Option<u32>,
+}
+
+/// What frames without content have cost.
+#[derive(Debug)]
+struct Budget {
+    clock: Clock,
+    spent: u64,
+    repaid_at: Millis,
+}
+
+impl Http2Frames {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            budget: Budget {
+                repaid_at: clock.now(),
+                clock,
+                spent: 0,
+            },
+            received: FrameReader::default(),
+            sent: FrameReader::default(),
+            flood: Flood::No,
+        }
+    }
+
+    /// Looks at bytes that were received. Returns how many of them h2 may read; the rest comes from
+    /// [`end`](Self::end).
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while self.flood == Flood::No
+            && let Some(frame) = self.received.next(&mut rest)
+        {
+            if let Some(code) = frame.code {
+                count_reset("received", code);
+            }
+            if !self.budget.charge(frame) {
+                self.flood = Flood::InFrame;
+                count_flood(frame.kind);
+            }
+        }
+        if self.flood == Flood::InFrame && self.received.skip(&mut rest) {
+            self.flood = Flood::Ending(0);
+            return bytes.len() - rest.len();
+        }
+        bytes.len()
+    }
+
+    /// Looks at bytes that were sent.
+    pub(super) fn send(&mut self, mut bytes: &[u8]) {
+        while let Some(frame) = self.sent.next(&mut bytes) {
+            if let Some(code) = frame.code {
+                count_reset("sent", code);
+            }
+            if frame.kind == DATA && frame.length > 0 {
+                self.budget.repay(2);
+            }
+        }
+    }
+
+    /// Returns whether h2 reads no more of what the client sends.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.flood, Flood::Ending(_))
+    }
+
+    /// Returns whether the client has sent too many frames without content.
+    pub(super) fn has_flooded(&self) -> bool {
+        self.flood != Flood::No
+    }
+
+    /// Gives h2 what makes it end the connection.
+    pub(super) fn end(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        let Flood::Ending(read) = &mut self.flood else {
+            return Ok(());
+        };
+        if *read > ENDLESS_FRAMES_MAX * FRAME_HEAD_BYTES {
+            return Err(io::Error::other("HTTP/2 flood"));
+        }
+        while buffer.remaining() > 0 {
+            let kind = match *read < FRAME_HEAD_BYTES {
+                true => HEADERS,
+                false => CONTINUATION,
+            };
+            // Without END_HEADERS and without content, on stream 1.
+            let head = [0, 0, 0, kind, 0, 0, 0, 0, 1];
+            let part = &head[*read % FRAME_HEAD_BYTES..];
+            let part = &part[..part.len().min(buffer.remaining())];
+            buffer.put_slice(part);
+            *read += part.len();
+        }
+        Ok(())
+    }
+}
+
+impl FrameReader {
+    /// Takes bytes up to the next frame, and as much of that frame as is looked at; `None` if the
+    /// bytes end before.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+        if !self.skip(bytes) {
+            return None;
+        }
+        self.keep(bytes, FRAME_HEAD_BYTES);
+        if self.has < FRAME_HEAD_BYTES {
+            return None;
+        }
+        let [a, b, c, kind, ..] = self.kept;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let mut code = None;
+        if kind == RST_STREAM && length == 4 {
+            self.keep(bytes, KEPT_BYTES);
+            if self.has < KEPT_BYTES {
+                return None;
+            }
+            code = self.kept.last_chunk().copied().map(u32::from_be_bytes);
+        } else {
+            self.skipped = length;
+        }
+        self.has = 0;
+        Some(Frame { kind, length, code })
+    }
+
+    /// Takes the rest of a frame. Returns whether the bytes have it all.
+    fn skip(&mut self, bytes: &mut &[u8]) -> bool {
+        let skipped = usize::try_from(self.skipped).unwrap_or(usize::MAX);
+        let count = skipped.min(bytes.len());
+        *bytes = &bytes[count..];
+        self.skipped -= u32::try_from(count).unwrap_or(self.skipped);
+        self.skipped == 0
+    }
+
+    fn keep(&mut self, bytes: &mut &[u8], wanted: usize) {
+        let count = wanted.saturating_sub(self.has).min(bytes.len());
+        let (part, rest) = bytes.split_at(count);
+        self.kept[self.has..self.has + count].copy_from_slice(part);
+        self.has += count;
+        *bytes = rest;
+    }
+}
+
+impl Budget {
+    /// Charges a frame that was received. Returns whether the budget allows it.
+    fn charge(&mut self, frame: Frame) -> bool {
+        let cost = match frame.kind {
+            HEADERS => {
+                self.repay(1);
+                return true;
+            }
+            // h2 bounds both.
+            CONTINUATION | PUSH_PROMISE => return true,
+            DATA if frame.length > 0 => return true,
+            RST_STREAM => 2,
+            _ => 1,
+        };
+        let now = self.clock.now();
+        let repaid = now.saturating_sub(self.repaid_at) * REPAID_PER_SECOND / 1_000;
+        self.repaid_at = now;
+        self.repay(repaid);
+        self.spent += cost;
+        self.spent <= BUDGET
+    }
+
+    fn repay(&mut self, count: u64) {
+        self.spent = self.spent.saturating_sub(count);
+    }
+}
+
+/// Counts and logs a client that has sent too many frames of a type.
+#[cold]
+fn count_flood(kind: u8) {
+    static LOGGED: LogThrottle = LogThrottle::new();
+    let frame = match kind {
+        DATA => "data",
+        PRIORITY => "priority",
+        RST_STREAM => "rst_stream",
+        SETTINGS => "settings",
+        PING => "ping",
+        WINDOW_UPDATE => "window_update",
+        _ => "other",
+    };
+    counter!("oneport_http2_floods_total", "frame" => frame).increment(1);
+    if let Some(times) = LOGGED.count() {
+        tracing::warn!(
+            times,
+            frame,
+            "HTTP/2 connection ended: the client sent too many frames without content"
+        );
+    }
+}
+
+/// Counts a stream that one side has reset, and logs one that was refused.
+#[cold]
+fn count_reset(direction: &'static str, code: u32) {
+    static LOGGED: LogThrottle = LogThrottle::new();
+    counter!("oneport_http2_resets_total", "direction" => direction, "reason" => reset_reason(code))
+        .increment(1);
+    if direction == "sent"
+        && code == REFUSED_STREAM
+        && let Some(times) = LOGGED.count()
+    {
+        tracing::warn!(
+            times,
+            "server.limits.http2_streams reached: the client's stream is refused"
+        );
+    }
+}
+
+/// Returns the word of a code (RFC 9113 §7).
+fn reset_reason(code: u32) -> &'static str {
+    match code {
+        0 => "no_error",
+        1 => "protocol_error",
+        2 => "internal_error",
+        3 => "flow_control_error",
+        5 => "stream_closed",
+        REFUSED_STREAM => "refused_stream",
+        8 => "cancel",
+        11 => "enhance_your_calm",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend([kind, 0, 0, 0, 0, 1]);
+        frame.extend(payload);
+        frame
+    }
+
+    fn frames() -> Http2Frames {
+        Http2Frames::new(Clock::default())
+    }
+
+    #[test]
+    fn frames_are_found_wherever_reads_end() {
+        let long = vec![7; 300];
+        let payloads: [(u8, &[u8]); 6] = [
+            (SETTINGS, &[]),
+            (DATA, &long),
+            (RST_STREAM, &[0, 0, 1, 8]),
+            (RST_STREAM, &[8]), // malformed
+            (PING, &[3; 8]),
+            (DATA, &[]),
+        ];
+        let bytes: Vec<u8> = payloads
+            .iter()
+            .flat_map(|(kind, payload)| frame(*kind, payload))
+            .collect();
+        let expected = payloads.map(|(kind, payload)| Frame {
+            kind,
+            length: u32::try_from(payload.len()).unwrap(),
+            code: (kind == RST_STREAM && payload.len() == 4).then_some(0x108),
+        });
+        for size in 1..bytes.len() {
+            let mut reader = FrameReader::default();
+            let mut found = Vec::new();
+            for mut part in bytes.chunks(size) {
+                while let Some(frame) = reader.next(&mut part) {
+                    found.push(frame);
+                }
+                assert!(part.is_empty());
+            }
+            assert_eq!(found, expected, "in reads of {size} bytes");
+        }
+    }
+
+    #[test]
+    fn each_frame_without_content_is_charged_and_time_repays() {
+        for (kind, payload, cost) in [
+            (PING, &[0; 8][..], 1),
+            (SETTINGS, &[], 1),
+            (PRIORITY, &[0; 5], 1),
+            (WINDOW_UPDATE, &[0; 4], 1),
+            (RST_STREAM, &[0; 4], 2),
+            (DATA, &[], 1),
+            (7, &[0; 8], 1),     // GOAWAY
+            (0x16, &[0; 50], 1), // unknown
+        ] {
+            let mut frames = frames();
+            let one = frame(kind, payload);
+            for _ in 0..BUDGET / cost {
+                assert_eq!(frames.receive(&one), one.len());
+            }
+            assert!(!frames.has_flooded(), "{kind}");
+            frames.budget.clock.turn(500);
+            for _ in 0..REPAID_PER_SECOND / 2 / cost {
+                frames.receive(&one);
+            }
+            assert!(!frames.has_flooded(), "{kind}");
+            frames.receive(&one);
+            assert!(frames.has_flooded(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn frames_with_content_cost_nothing_and_repay() {
+        let mut frames = frames();
+        let update = frame(WINDOW_UPDATE, &[0; 4]);
+        for _ in 0..3 * BUDGET {
+            frames.receive(&frame(DATA, b"a"));
+            frames.receive(&frame(CONTINUATION, b"a"));
+        }
+        assert_eq!(frames.budget.spent, 0);
+        // Two windows are opened for each frame that was received, and one for each request.
+        for _ in 0..3 * BUDGET {
+            frames.send(&frame(DATA, b"a"));
+            frames.receive(&[&*update, &*update].concat());
+            frames.receive(&[&*update, &*frame(HEADERS, b"a")].concat());
+        }
+        assert!(!frames.has_flooded());
+        // A request that is cancelled at once costs one.
+        let cancelled = [frame(HEADERS, b"a"), frame(RST_STREAM, &[0; 4])].concat();
+        for _ in 0..=BUDGET {
+            frames.receive(&cancelled);
+        }
+        assert!(frames.has_flooded());
+    }
+
+    #[test]
+    fn h2_reads_an_endless_head_behind_the_frame_that_is_one_too_many() {
+        let mut frames = frames();
+        let ping = frame(PING, &[0; 8]);
+        frames.receive(&ping.repeat(usize::try_from(BUDGET).unwrap()));
+        assert_eq!(frames.receive(&ping[..12]), 12);
+        assert!(frames.has_flooded() && !frames.is_ending());
+        let rest = [&ping[12..], &*ping].concat();
+        assert_eq!(frames.receive(&rest), ping.len() - 12);
+        assert!(frames.is_ending());
+        let mut read = Vec::new();
+        for size in [4, 9, 100] {
+            let mut buffer = vec![0; size];
+            frames.end(&mut ReadBuf::new(&mut buffer)).unwrap();
+            read.extend(buffer);
+        }
+        let (head, rest) = read.split_at(FRAME_HEAD_BYTES);
+        assert_eq!(head, [0, 0, 0, HEADERS, 0, 0, 0, 0, 1]);
+        for frame in rest.chunks_exact(FRAME_HEAD_BYTES) {
+            assert_eq!(frame, [0, 0, 0, CONTINUATION, 0, 0, 0, 0, 1]);
+        }
+        // A library that read it for ever would keep a thread busy.
+        let mut buffer = vec![0; 1 << 20];
+        frames.end(&mut ReadBuf::new(&mut buffer)).unwrap();
+        assert!(frames.end(&mut ReadBuf::new(&mut buffer)).is_err());
+    }
+}
