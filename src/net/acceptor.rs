@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, ConnectionPermit};
+use super::admission::{Admission, AtLimit, ConnectionPermit};
 use super::bind::BACKLOG_MAX;
 use super::descriptors;
 use super::listener::{Connection, Listener};
@@ -174,12 +174,15 @@ impl<S: Serve> Acceptor<S> {
         let peer = connection.peer;
         let service = self.service.load_full();
         match self.admission.admit(service.counted_ip(peer)) {
-            Some(permit) => {
-                self.admission.count_admitted();
+            Ok(permit) => {
+                self.admission.count();
                 self.tasks
                     .spawn("connection", service.serve(connection, permit));
             }
-            None => {
+            Err(limit) => {
+                if limit == AtLimit::Connections {
+                    self.admission.count();
+                }
                 let shown = peer.map(tracing::field::display);
                 tracing::debug!(peer = shown, "connection refused");
                 self.refuse(&*service, connection.stream, peer);

@@ -32,6 +32,15 @@ struct Inner {
     rate: ArcSwapOption<ConnectionRate>,
 }
 
+/// The limit that refuses a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AtLimit {
+    /// All connections together.
+    Connections,
+    /// One of its client.
+    Client,
+}
+
 /// One admitted connection. Dropping it makes room for another.
 pub(crate) struct ConnectionPermit {
     admission: Admission,
@@ -108,13 +117,16 @@ impl Admission {
         let mut has_paused = false;
         // The rate is looked up again after each wait: a reload may have changed it.
         loop {
-            let wait = self.0.rate.load().as_ref().and_then(|rate| rate.wait());
-            let Some(wait) = wait else { return };
+            let Some(rate) = self.0.rate.load_full() else {
+                return;
+            };
+            let given_back = rate.given_back();
+            let Some(wait) = rate.wait() else { return };
             if !has_paused {
                 has_paused = true;
                 self.log_pause();
             }
-            tokio::time::sleep(wait).await;
+            let _ = tokio::time::timeout(wait, given_back).await;
         }
     }
 
@@ -128,18 +140,25 @@ impl Admission {
         }
     }
 
-    /// Counts a connection against the rate. One that is refused is not counted: a client over its
-    /// own limit would use up the rate of all.
-    pub(super) fn count_admitted(&self) {
+    /// Counts a new connection against the rate. One that a limit of its client refuses does not
+    /// count: that client would use up the rate of all.
+    pub(super) fn count(&self) {
         if let Some(rate) = &*self.0.rate.load() {
             rate.count();
         }
     }
 
-    /// Admits a connection; `None` at a limit. Pass no `ip` for a connection without a limit per
+    /// Takes back what `count` has counted.
+    fn give_back(&self) {
+        if let Some(rate) = &*self.0.rate.load() {
+            rate.give_back();
+        }
+    }
+
+    /// Admits a connection, unless it is over a limit. Pass no `ip` for a connection without a limit per
     /// client: on a unix socket, from a trusted proxy, or a WebSocket over HTTP/2, which the
     /// gateway counts.
-    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Option<ConnectionPermit> {
+    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<ConnectionPermit, AtLimit> {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
         // Created before the check: at a limit, dropping it reverts the count.
         let mut admitted = ConnectionPermit {
@@ -148,12 +167,13 @@ impl Admission {
         };
         if before >= self.0.connections_max.load(Ordering::Relaxed) {
             self.log_refused();
-            return None;
+            return Err(AtLimit::Connections);
         }
         if let Some(ip) = ip {
-            admitted._client = Some(self.0.clients.try_connect(ip)?);
+            let client = self.0.clients.try_connect(ip).ok_or(AtLimit::Client)?;
+            admitted._client = Some(client);
         }
-        Some(admitted)
+        Ok(admitted)
     }
 
     /// Returns how many connections are open.
@@ -179,9 +199,12 @@ impl Admission {
 
 impl ConnectionPermit {
     /// Counts the connection against the limits of a client that a proxy has named; `false` over
-    /// one of them.
+    /// one of them. Then it does not count against the rate of all either.
     pub(crate) fn count_client(&mut self, ip: IpAddr) -> bool {
         self._client = self.admission.0.clients.try_connect(ip);
+        if self._client.is_none() {
+            self.admission.give_back();
+        }
         self._client.is_some()
     }
 }
@@ -196,26 +219,30 @@ impl Drop for ConnectionPermit {
 mod tests {
     use super::*;
 
+    fn refusal(admission: &Admission, ip: Option<IpAddr>) -> Option<AtLimit> {
+        admission.admit(ip).err()
+    }
+
     #[test]
     fn limits_hold_until_a_connection_is_dropped() {
         let admission = Admission::bounded(3, "connections", ClientLimit::new(2));
         let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
         let first = admission.admit(Some(here)).unwrap();
         let _second = admission.admit(Some(here)).unwrap();
-        assert!(admission.admit(Some(here)).is_none());
+        assert_eq!(refusal(&admission, Some(here)), Some(AtLimit::Client));
         let _third = admission.admit(Some(there)).unwrap();
-        assert!(admission.admit(Some(there)).is_none());
-        assert!(admission.admit(None).is_none());
+        assert_eq!(refusal(&admission, Some(there)), Some(AtLimit::Connections));
+        assert_eq!(refusal(&admission, None), Some(AtLimit::Connections));
         drop(first);
-        assert!(admission.admit(Some(here)).is_some());
+        assert!(admission.admit(Some(here)).is_ok());
         assert_eq!(admission.0.open.load(Ordering::Relaxed), 2);
         admission.0.clients.set_limit(3);
         let third = admission.admit(Some(there)).unwrap();
         admission.set_limit(2);
-        assert!(admission.admit(None).is_none());
+        assert_eq!(refusal(&admission, None), Some(AtLimit::Connections));
         drop(third);
-        assert!(admission.admit(None).is_none(), "two are open");
+        assert_eq!(refusal(&admission, None), Some(AtLimit::Connections));
         admission.set_limit(3);
-        assert!(admission.admit(None).is_some());
+        assert!(admission.admit(None).is_ok());
     }
 }

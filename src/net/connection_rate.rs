@@ -1,16 +1,22 @@
 //! ConnectionRate: how many connections are accepted in a time.
 //!
 //! ```text
-//! kernel's queue ──> Admission::ready: waits for the rate ──> accept ──> admitted: count ──> ready
-//!                                                                └────> refused ──────────> ready
+//! kernel's queue ──> Admission::ready: waits for the rate ──> accept ──> count ─────────────> ready
+//!                                         refused by a limit of its client └──> not counted ──> ready
 //! ```
 //!
-//! While accepting pauses, new connections wait in the kernel's queue and none is refused. When
-//! that is full as well, the kernel ignores a client's SYN, and the client sends it again.
+//! While accepting pauses, new connections wait in the kernel's queue and none is refused for the
+//! rate. When the queue is full as well, the kernel ignores a client's SYN, and the client sends it
+//! again.
+//!
+//! A connection whose client a proxy names later is counted first, and given back if that client is
+//! over a limit of its own.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::rate_limiter::{Bucket, Quota};
 
@@ -21,6 +27,7 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 pub(super) struct ConnectionRate {
     quota: Quota,
     bucket: Mutex<Bucket>,
+    given_back: Notify,
 }
 
 impl ConnectionRate {
@@ -28,6 +35,7 @@ impl ConnectionRate {
         Self {
             quota,
             bucket: Mutex::default(),
+            given_back: Notify::new(),
         }
     }
 
@@ -42,9 +50,20 @@ impl ConnectionRate {
         (!wait.is_zero()).then(|| wait.min(WAIT_MAX))
     }
 
-    /// Counts a connection that was admitted.
+    /// Counts a connection.
     pub(super) fn count(&self) {
         let _ = self.bucket.lock().owe(1, self.quota, Instant::now());
+    }
+
+    /// Takes back a connection that was counted a moment ago.
+    pub(super) fn give_back(&self) {
+        self.bucket.lock().give_back(1, self.quota);
+        self.given_back.notify_waiters();
+    }
+
+    /// Completes when a connection is taken back after this call.
+    pub(super) fn given_back(&self) -> Notified<'_> {
+        self.given_back.notified()
     }
 
     fn wait_at(&self, now: Instant) -> Duration {
@@ -69,6 +88,10 @@ mod tests {
         }
         assert_eq!(rate.wait(), Some(WAIT_MAX));
         assert!(rate.wait_at(Instant::now()) <= Duration::from_secs(1));
+        // One that is taken back makes room for another.
+        rate.give_back();
+        assert_eq!(rate.wait(), None);
+        rate.count();
         // One more that another listener accepts is waited for as well.
         rate.count();
         assert!(rate.wait_at(Instant::now()) > Duration::from_secs(1));

@@ -171,6 +171,11 @@ impl Counter {
         Duration::from_nanos(to.saturating_sub(now.saturating_add(quota.window)))
     }
 
+    /// Takes units back that are still in the counter.
+    pub(super) fn take_back(&mut self, units: u64, quota: Quota) {
+        self.empty_at = self.empty_at.saturating_sub(quota.cost(units));
+    }
+
     fn give_back(&mut self, charge: Charge, now: u64) {
         self.empty_at = self
             .empty_at

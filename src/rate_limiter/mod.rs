@@ -137,6 +137,11 @@ impl Bucket {
         self.0.count(units, quota, nanos(now), Over::Owe)
     }
 
+    /// Takes back units that were counted a moment ago.
+    pub(crate) fn give_back(&mut self, units: u64, quota: Quota) {
+        self.0.take_back(units, quota);
+    }
+
     /// Returns how long until what is owed is paid off.
     pub(crate) fn debt(&self, quota: Quota, now: Instant) -> Duration {
         self.0.debt(quota, nanos(now))

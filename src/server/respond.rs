@@ -91,7 +91,7 @@ pub(super) fn respond(
     let mut is_overloaded = false;
     if let Some(protocol) = extensions.remove::<hyper::ext::Protocol>() {
         // The gateway counts it by its client's address.
-        stream = admission.admit(None);
+        stream = admission.admit(None).ok();
         is_overloaded = stream.is_none();
         extensions.insert(ConnectProtocol(protocol.as_str().into()));
     }

@@ -11,7 +11,7 @@ use oneport::gateway::{Registry, Table, compile};
 use oneport::pace::Pace;
 use oneport::testing::{Application, HttpCommunicator, LiveServer, WebsocketCommunicator};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{DEADLINE, application, close_code, field, frame, open, read_until};
 
@@ -258,7 +258,19 @@ async fn refusals_of_earlier_middleware_are_not_counted() {
 
 /// Sends a request on a connection of its own and returns the status line and the fields.
 async fn request(server: &LiveServer, before: &str, fields: &str) -> String {
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    request_over(stream, before, fields).await
+}
+
+/// The same from another address of this machine.
+async fn request_from(server: &LiveServer, address: &str) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address.parse().unwrap()).unwrap();
+    let stream = socket.connect(server.address()).await.unwrap();
+    request_over(stream, "", "").await
+}
+
+async fn request_over(mut stream: TcpStream, before: &str, fields: &str) -> String {
     let head =
         format!("{before}GET / HTTP/1.1\r\nHost: localhost\r\n{fields}Connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -673,13 +685,57 @@ async fn connections_that_are_refused_do_not_use_up_the_rate_of_all() {
     for _ in 0..2 {
         assert!(request(&server, "", "").await.starts_with("HTTP/1.1 200"));
     }
-    // Counted, forty of them would take four seconds.
+    // Counted, forty of them would take four seconds; and the client of another address is not
+    // behind them.
     let begun = Instant::now();
     for _ in 0..40 {
         assert!(request(&server, "", "").await.starts_with("HTTP/1.1 503"));
     }
+    let other = request_from(&server, "127.0.0.2:0").await;
+    assert!(other.starts_with("HTTP/1.1 200"), "{other}");
     assert!(
         begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    // The same for clients that a proxy names.
+    let text = format!("[server]\ntrusted_proxies = ['127.0.0.1']\n{text}");
+    let server = LiveServer::start(&text).await.unwrap();
+    let announced = |client: &str| format!("PROXY TCP4 {client} 192.0.2.80 50000 80\r\n");
+    let (one, other) = (announced("203.0.113.1"), announced("203.0.113.2"));
+    for _ in 0..2 {
+        assert!(request(&server, &one, "").await.starts_with("HTTP/1.1 200"));
+    }
+    let begun = Instant::now();
+    for _ in 0..40 {
+        assert!(request(&server, &one, "").await.starts_with("HTTP/1.1 503"));
+    }
+    let response = request(&server, &other, "").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// Clients that are refused come again: when the server is full, they do so at the rate.
+#[tokio::test]
+async fn connections_to_a_full_server_count_against_the_rate() {
+    let text = format!(
+        "[server.limits]\nconnections = 1\nconnection_rate = '50/s'\n{}",
+        limited("{ rate = '1000/s' }")
+    );
+    let server = LiveServer::start(&text).await.unwrap();
+    let _open = TcpStream::connect(server.address()).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..40 {
+        let response = request(&server, "", "").await;
+        assert!(response.starts_with("HTTP/1.1 503"), "{response}");
+    }
+    // Thirty-four of them after the burst of a tenth of a second.
+    assert!(
+        begun.elapsed() >= Duration::from_millis(600),
         "{:?}",
         begun.elapsed()
     );
