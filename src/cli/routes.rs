@@ -73,14 +73,15 @@ pub(super) fn tables(table: &Table) -> String {
 fn limits(limits: &LimitsConfig) -> String {
     let heading = vec!["LIMIT".to_owned(), "VALUE".to_owned()];
     let lines = limits.listed().into_iter();
-    let lines = lines.map(|(key, value, _)| vec![key.to_owned(), value]);
+    let lines = lines.filter_map(|(key, value, _)| Some(vec![key.to_owned(), value?]));
     let lines: Vec<_> = std::iter::once(heading).chain(lines).collect();
     format!("\nServer\n{}\n", columns(&lines))
 }
 
 fn limits_by_key(limits: &LimitsConfig) -> BTreeMap<&'static str, String> {
     let listed = limits.listed().into_iter();
-    listed.map(|(key, value, _)| (key, value)).collect()
+    let set = listed.filter_map(|(key, value, _)| Some((key, value?)));
+    set.collect()
 }
 
 fn lines(rows: &[Row], target: &str) -> Vec<Vec<String>> {

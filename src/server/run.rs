@@ -245,15 +245,6 @@ pub(super) fn apply_limits(limits: &LimitsConfig, admission: &Admission) {
     for (key, _, value) in limits.listed() {
         gauge!("oneport_limit", "limit" => key).set(value);
     }
-    for (key, rate) in [
-        ("connection_rate", limits.connection_rate),
-        ("connection_rate_per_ip", limits.connection_rate_per_ip),
-    ] {
-        // A reload may have removed it, and a series stays.
-        if rate.is_none() {
-            gauge!("oneport_limit", "limit" => key).set(0.0);
-        }
-    }
     admission.set_rate(limits.connection_rate.map(Rate::smooth_quota));
     let rate = limits.connection_rate_per_ip;
     admission

@@ -220,9 +220,9 @@ impl Default for LimitsConfig {
 
 impl LimitsConfig {
     /// Returns each limit: its key, its value as written, and as a number; a rate is one per
-    /// second. A rate that is not set is no limit.
+    /// second. A rate that is not set has no written value, and is 0.
     #[must_use]
-    pub fn listed(&self) -> Vec<(&'static str, String, f64)> {
+    pub fn listed(&self) -> [(&'static str, Option<String>, f64); 14] {
         let Self {
             connections,
             connections_per_ip,
@@ -239,16 +239,17 @@ impl LimitsConfig {
             groups_per_socket,
             groups_per_ip,
         } = self;
-        let count = |key, count: usize| (key, count.to_string(), count as f64);
-        let size = |key, size: Size| (key, size.to_string(), size.bytes() as f64);
-        let rate = |key, rate: Option<Rate>| rate.map(|it| (key, it.to_string(), it.per_second()));
-        let mut listed = vec![
+        let count = |key, count: usize| (key, Some(count.to_string()), count as f64);
+        let size = |key, size: Size| (key, Some(size.to_string()), size.bytes() as f64);
+        let rate = |key, rate: Option<Rate>| {
+            let per_second = rate.map_or(0.0, Rate::per_second);
+            (key, rate.map(|rate| rate.to_string()), per_second)
+        };
+        [
             count("connections", *connections),
             count("connections_per_ip", *connections_per_ip),
-        ];
-        listed.extend(rate("connection_rate", *connection_rate));
-        listed.extend(rate("connection_rate_per_ip", *connection_rate_per_ip));
-        listed.extend([
+            rate("connection_rate", *connection_rate),
+            rate("connection_rate_per_ip", *connection_rate_per_ip),
             size("header_size", *header_size),
             size("uri_size", *uri_size),
             count("header_count", *header_count),
@@ -259,8 +260,7 @@ impl LimitsConfig {
             size("min_rate", *min_rate),
             count("groups_per_socket", *groups_per_socket),
             count("groups_per_ip", *groups_per_ip),
-        ]);
-        listed
+        ]
     }
 }
 
