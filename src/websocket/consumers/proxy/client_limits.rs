@@ -111,7 +111,8 @@ impl Limit for ClientLimits {
         };
         let (mut frames, mut at) = (frames.clone(), 0);
         // Counted when their headers passed.
-        (frames.take_messages(), frames.take_pings());
+        frames.take_messages();
+        frames.take_pings();
         while at < bytes.len() {
             let passed = frames.pass_one(&bytes[at..]);
             if frames.is_closed() {

@@ -136,7 +136,7 @@ impl Direction {
             if self.source_has_ended {
                 return Progress::Waiting;
             }
-            let limit = limit.as_mut().map(|limit| &mut **limit);
+            let limit = limit.as_deref_mut();
             if self.poll_read(cx, (source, sink), turn, limit).is_pending() {
                 return Progress::Waiting;
             }

@@ -285,6 +285,10 @@ mod tests {
                 let next = *ends.range(done..).next().unwrap();
                 prop_assert_eq!(probe.pass_frame(&bytes[done..]), next - done);
                 prop_assert!(probe.is_at_boundary());
+                // Between two frames, `pass_one` follows the next one.
+                let next = ends.range(done + 1..).next().unwrap_or(&done);
+                let mut probe = found_copy(&found);
+                prop_assert_eq!(probe.pass_one(&bytes[done..]), next - done);
             }
             prop_assert_eq!(found.take_messages(), whole.take_messages());
         }
