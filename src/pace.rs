@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How fast many WebSockets or event streams are ended: in batches, with a pause between them.
 ///
 /// ```
@@ -31,8 +33,24 @@ pub struct Pace {
     pub jitter: Duration,
     /// The most that all pauses take; batches grow until they do.
     pub within: Duration,
-    /// The longest wait that a client is asked for before it comes back; zero asks for none.
-    pub retry_after: Duration,
+    /// When clients are asked to come back.
+    pub retry_after: RetryAfter,
+}
+
+/// When clients that are sent away are asked to come back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RetryAfter {
+    /// None is asked to wait.
+    Unasked,
+    /// The server, or one in its place, is there: each after a time of its own, of this at most.
+    Spread(Duration),
+    /// The server ends, and may be started again.
+    Ends {
+        /// When the server is back, presumably.
+        back_at: Instant,
+        /// Each waits for a time of its own after that, of this at most.
+        spread: Duration,
+    },
 }
 
 impl Pace {
@@ -42,7 +60,7 @@ impl Pace {
         every: Duration::ZERO,
         jitter: Duration::ZERO,
         within: Duration::MAX,
-        retry_after: Duration::ZERO,
+        retry_after: RetryAfter::Unasked,
     };
 
     /// Calls `end` with each item and its number, batch by batch.
@@ -71,6 +89,15 @@ impl Pace {
         self.batch.max(count.div_ceil(batches)).max(1)
     }
 
+    /// Returns the longest time from the first batch of `count` to the last one.
+    pub(crate) fn length_of(&self, count: usize) -> Duration {
+        let pauses = count.div_ceil(self.batch_of(count)).saturating_sub(1);
+        let pauses = u32::try_from(pauses).unwrap_or(u32::MAX);
+        self.every
+            .saturating_add(self.jitter)
+            .saturating_mul(pauses)
+    }
+
     /// Returns when the batch with a number ends, counted from the first one.
     pub(crate) fn turn_of(&self, batch: usize) -> Duration {
         let batch = u32::try_from(batch).unwrap_or(u32::MAX);
@@ -81,13 +108,23 @@ impl Pace {
         self.every.saturating_mul(batch).saturating_add(jitter)
     }
 
-    /// Returns the seconds after which the client with a number is asked to come back: from zero to
-    /// `retry_after`, so that neighbours differ and a few clients wait for a moment only. `None` if
-    /// none is asked.
+    /// Returns the seconds from now after which the client with a number is asked to come back.
+    /// They differ between neighbours. `None` if none is asked.
     pub(crate) fn seconds_of(&self, number: usize) -> Option<u64> {
-        let most = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
+        self.seconds_from(Instant::now(), number)
+    }
+
+    /// Returns the same, counted from another time.
+    pub(crate) fn seconds_from(&self, when: Instant, number: usize) -> Option<u64> {
+        let (least, spread) = match self.retry_after {
+            RetryAfter::Unasked => return None,
+            RetryAfter::Spread(spread) => (Duration::ZERO, spread),
+            RetryAfter::Ends { back_at, spread } => {
+                (back_at.saturating_duration_since(when), spread)
+            }
+        };
         let number = u64::try_from(number).unwrap_or(u64::MAX);
-        (most > 0).then(|| number % (most + 1))
+        Some(rounded_up(least) + number % (rounded_up(spread) + 1))
     }
 
     fn pause(&self) -> Duration {
@@ -96,17 +133,22 @@ impl Pace {
     }
 }
 
+/// Returns the seconds of a duration, the last one of which may have begun only.
+fn rounded_up(duration: Duration) -> u64 {
+    let has_fraction = duration.subsec_nanos() > 0;
+    duration.as_secs().saturating_add(u64::from(has_fraction))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
 
     const PACE: Pace = Pace {
         batch: 500,
         every: Duration::from_millis(100),
         jitter: Duration::from_millis(50),
         within: Duration::from_secs(15),
-        retry_after: Duration::from_secs(5),
+        retry_after: RetryAfter::Spread(Duration::from_secs(5)),
     };
 
     /// Returns the number of items that each batch had, and the time from each to the next.
@@ -151,6 +193,8 @@ mod tests {
         let (batches, _) = walked(Pace { within, ..PACE }, 100_000).await;
         // 6 pauses of at most 150 ms, 7 batches.
         assert_eq!(batches[0], 100_000_usize.div_ceil(7));
+        let length = Pace { within, ..PACE }.length_of(100_000);
+        assert_eq!(length, Duration::from_millis(6 * 150));
         assert_eq!(batches.iter().sum::<usize>(), 100_000);
         assert!(began.elapsed() <= within, "{:?}", began.elapsed());
     }
@@ -192,15 +236,50 @@ mod tests {
     fn neighbours_are_asked_to_come_back_at_different_times() {
         let asked: Vec<u64> = (0..8).filter_map(|at| PACE.seconds_of(at)).collect();
         assert_eq!(asked, [0, 1, 2, 3, 4, 5, 0, 1]);
-        let retry_after = Duration::from_millis(1_500);
-        assert_eq!(
-            Pace {
-                retry_after,
-                ..PACE
-            }
-            .seconds_of(2),
-            Some(2)
-        );
+        let pace = Pace {
+            retry_after: RetryAfter::Spread(Duration::from_millis(1_500)),
+            ..PACE
+        };
+        assert_eq!(pace.seconds_of(2), Some(2));
         assert_eq!(Pace::AT_ONCE.seconds_of(3), None);
+    }
+
+    #[test]
+    fn the_last_batch_ends_after_the_pauses_between_all() {
+        let length = |count| PACE.length_of(count).as_millis();
+        assert_eq!([0, 1, 500, 501, 10_000].map(length), [0, 0, 0, 150, 2_850]);
+        assert_eq!(Pace::AT_ONCE.length_of(usize::MAX), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_of_a_server_that_ends_come_back_once_it_is_back() {
+        let (began, wait) = (Instant::now(), Duration::from_secs(2));
+        let length = PACE.length_of(10_300);
+        assert_eq!(length, Duration::from_secs(3));
+        let pace = Pace {
+            retry_after: RetryAfter::Ends {
+                back_at: began + length + wait,
+                spread: Duration::from_secs(3),
+            },
+            ..PACE
+        };
+        let mut back = Vec::new();
+        pace.walk(&[(); 10_300], |number, ()| {
+            let asked = pace.seconds_of(number).unwrap();
+            back.push(began.elapsed() + Duration::from_secs(asked));
+        })
+        .await;
+        // Rounded up, and as spread as they were sent away.
+        let bounds = length + wait..=length + wait + Duration::from_secs(4);
+        assert!(back.iter().all(|at| bounds.contains(at)));
+        let soon = length + wait + Duration::from_secs(1);
+        let count = back.iter().filter(|at| **at < soon).count();
+        assert!((1_000..4_000).contains(&count), "{count}");
+        // Much later the wait is over, and the spread is not.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(
+            [4, 5, 6, 7].map(|at| pace.seconds_of(at).unwrap()),
+            [0, 1, 2, 3]
+        );
     }
 }

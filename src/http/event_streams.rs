@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metrics::gauge;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Login;
@@ -97,11 +98,16 @@ impl EventStreams {
         }
     }
 
+    /// Returns how many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Begins the drain: each stream ends at its [`Turn`]. Only the first call counts.
     pub(crate) fn drain(&self, pace: Pace) {
         let _ = self.draining.set(Draining {
             pace,
-            batch: pace.batch_of(self.open.load(Ordering::Relaxed)),
+            batch: pace.batch_of(self.len()),
             asked: AtomicUsize::new(0),
         });
     }
@@ -128,10 +134,11 @@ impl OpenEventStream {
         let number = asked.fetch_add(1, Ordering::Relaxed);
         // Browsers add no jitter of their own.
         let jitter = Duration::from_millis(fastrand::u64(..1_000));
-        let seconds = pace.seconds_of(number).map(Duration::from_secs);
+        let after = pace.turn_of(number / batch);
+        let seconds = pace.seconds_from(Instant::now() + after, number);
         Turn {
-            after: pace.turn_of(number / batch),
-            retry: seconds.map(|seconds| seconds + jitter),
+            after,
+            retry: seconds.map(|seconds| Duration::from_secs(seconds) + jitter),
         }
     }
 

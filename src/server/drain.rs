@@ -17,6 +17,18 @@
 //!
 //! A load balancer that asks `health` sends no new clients once it has seen the 503; that takes it
 //! some intervals, for which `drain.delay` leaves time.
+//!
+//! When clients are asked to come back:
+//!
+//! ```text
+//! stop ── first batch ── ... ── last batch ── drain.retry_after ──┬── spread ──┐
+//!              │                                                  ▼            ▼
+//!              └── retry_after=6 ── from here to a time of its own in between ─┘
+//! ```
+//!
+//! The spread is as long as all batches take, so that clients come back no faster than they were
+//! sent away, and at least `drain.retry_after`. At a handover the new process is there: the spread
+//! alone, of `drain.retry_after`, begins with each close. A reload asks for no wait.
 
 use std::time::Duration;
 
@@ -26,7 +38,7 @@ use crate::config::ServerConfig;
 use crate::gateway::Gateway;
 use crate::http::event_streams::EventStreams;
 use crate::net::Admission;
-use crate::pace::Pace;
+use crate::pace::{Pace, RetryAfter};
 use crate::websocket::{Cause, Ending};
 
 /// How long before its deadline a handover closes the connections that wait for a request.
@@ -54,22 +66,22 @@ pub(super) async fn leave(gateway: &Gateway, delay: Duration) {
     tokio::time::sleep(delay).await;
 }
 
-/// Lets requests finish, ends all WebSockets, and aborts the remaining tasks after `timeouts.drain`.
-/// The listeners are closed.
+/// Lets requests finish, ends all WebSockets, and aborts the remaining tasks after
+/// `timeouts.drain`. The listeners are closed.
 pub(super) async fn drain(gateway: &Gateway, server: &ServerConfig) -> Drained {
     let deadline = Instant::now() + server.timeouts.drain;
     let cause = Cause::ServerDrain;
     let ending = Ending::chosen(cause, server.drain.code, cause.reason());
     let tasks = &gateway.services().tasks;
-    announce(gateway, ending, pace(server));
+    announce(gateway, ending, pace_of_end(gateway, server));
     tasks.drain();
     let sockets = gateway.sockets().end_all().await;
     finish(gateway, sockets, deadline).await
 }
 
-/// Lets the clients go to the process that has taken the place of this one, within `timeouts.drain`:
-/// WebSockets at once, and no connection over HTTP/1.1 that waits for a request before the last
-/// moment.
+/// Lets the clients go to the process that has taken the place of this one, within
+/// `timeouts.drain`: WebSockets at once, and no connection over HTTP/1.1 that waits for a request
+/// before the last moment.
 pub(super) async fn hand_over(
     gateway: &Gateway,
     server: &ServerConfig,
@@ -79,11 +91,14 @@ pub(super) async fn hand_over(
     let deadline = Instant::now() + within;
     let last_moment = deadline - LAST_MOMENT.min(within / 4);
     let tasks = &gateway.services().tasks;
-    announce(
-        gateway,
-        Ending::of(Cause::Restart),
-        without_wait(pace(server)),
-    );
+    let pace = Pace {
+        retry_after: match server.drain.retry_after {
+            Duration::ZERO => RetryAfter::Unasked,
+            spread => RetryAfter::Spread(spread),
+        },
+        ..pace(server)
+    };
+    announce(gateway, Ending::of(Cause::Restart), pace);
     tasks.hand_over();
     let (sockets, _) = tokio::join!(
         gateway.sockets().end_all(),
@@ -114,27 +129,33 @@ async fn all_closed(admission: &Admission) {
     }
 }
 
-/// Returns the pace of a reload, whose clients find the server as it was.
-pub(super) fn reload_pace(server: &ServerConfig) -> Pace {
-    without_wait(pace(server))
+/// Returns the pace of a server that ends now.
+fn pace_of_end(gateway: &Gateway, server: &ServerConfig) -> Pace {
+    let (pace, wait) = (pace(server), server.drain.retry_after);
+    if wait.is_zero() {
+        return pace;
+    }
+    let streams = gateway.services().shared::<EventStreams>().len();
+    let length = pace.length_of(gateway.sockets().len().max(streams));
+    Pace {
+        retry_after: RetryAfter::Ends {
+            back_at: Instant::now() + length.saturating_add(wait),
+            spread: length.max(wait),
+        },
+        ..pace
+    }
 }
 
-/// Returns the pace of `[server.drain]`: the last socket ends in half of `timeouts.drain`, which
-/// leaves the other half for the close frames of the clients.
-fn pace(server: &ServerConfig) -> Pace {
+/// Returns the pace of `[server.drain]`, which asks for no wait, as a reload does: the last socket
+/// ends in half of `timeouts.drain`, which leaves the other half for the close frames of the
+/// clients.
+pub(super) fn pace(server: &ServerConfig) -> Pace {
     let settings = &server.drain;
     Pace {
         batch: settings.batch,
         every: settings.every,
         jitter: settings.jitter,
         within: server.timeouts.drain / 2,
-        retry_after: settings.retry_after,
-    }
-}
-
-fn without_wait(pace: Pace) -> Pace {
-    Pace {
-        retry_after: Duration::ZERO,
-        ..pace
+        retry_after: RetryAfter::Unasked,
     }
 }

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use self::prepare::{Outcome, Prepared, Preparing, problem_of};
 use super::certificate_watch::{report, watch_certificates};
 use super::connection::HttpServer;
-use super::drain::reload_pace;
+use super::drain::pace;
 use super::file_watch::{FileSnapshot, Watch};
 use super::listeners::Listeners;
 use super::metrics_listeners::MetricsListeners;
@@ -356,7 +356,7 @@ impl Reloader {
         services.replace_settings(settings);
         services.set_send_queue_total(&config);
         services.layer.reconfigure(&config.channel_layer);
-        let pace = reload_pace(&config.server);
+        let pace = pace(&config.server);
         let ending = self.gateway.replace(table, pace);
         let limits = &config.server.limits;
         if limits.connections != self.config.server.limits.connections {

@@ -28,8 +28,8 @@ pub struct DrainConfig {
     /// The close code. Default: 1001.
     #[serde(deserialize_with = "via::<DrainCode, _, _>")]
     pub code: CloseCode,
-    /// The longest wait that a client is asked for before it comes back; 0 asks for none. Default:
-    /// 5 s.
+    /// How long after the last batch clients come back, at least: a server takes that long to start
+    /// again. 0 asks for no wait. Default: 5 s.
     #[serde(deserialize_with = "via::<WrittenDuration, _, _>")]
     pub retry_after: Duration,
 }

@@ -77,7 +77,7 @@ test("the server's end is 1001", async (t) => {
   peer.send("open");
   await peer.receive();
   server.terminate();
-  assert.deepEqual(await peer.closed(), { code: 1001, reason: "the server is shutting down; retry_after=0" });
+  assert.deepEqual(await peer.closed(), { code: 1001, reason: "the server is shutting down; retry_after=5" });
 });
 
 test("the first subprotocol of the client that the route speaks is chosen", async (t) => {

@@ -165,7 +165,7 @@ test("the server's end is 1001", async (t) => {
   const peer = await open(t, server, "/ws/echo/");
   server.terminate();
   const closed = await peer.closed();
-  assert.deepEqual([closed.code, closed.reason], [1001, "the server is shutting down; retry_after=0"]);
+  assert.deepEqual([closed.code, closed.reason], [1001, "the server is shutting down; retry_after=5"]);
 });
 
 test("an unknown path is refused", async (t) => {

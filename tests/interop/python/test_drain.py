@@ -59,7 +59,7 @@ class Drain(unittest.TestCase):
         server = self.start()
         client, peer = self.download(server), self.enterContext(Peer(server, "/ws/echo/"))
         server.signal(signal.SIGTERM)
-        self.assertEqual(peer.closed(), (1001, "the server is shutting down; retry_after=0"))
+        self.assertEqual(peer.closed(), (1001, "the server is shutting down; retry_after=5"))
         self.assertTrue(server.is_running)
         self.assertEqual(client.exactly(len(FILE)), FILE)
         server.wait()

@@ -56,7 +56,7 @@ def start(program, delay="0s"):
     # The kit asks by the loopback address whether the server is up, unless the sample has a route for that.
     hosts = ["localhost"] if "/health/" in text.removeprefix(head) else ["localhost", "127.0.0.1"]
     config = re.sub(r"(?m)^bind .*", f"allowed_hosts = {hosts}", config, count=1)
-    config = re.sub(r"(?m)^\[server.drain\]\ndelay .*\n", "", config) + f'\n[server.drain]\ndelay = "{delay}"\n'
+    config = re.sub(r"(?m)^\[server\.drain\]\n(?:\w+ .*\n)*", "", config) + f'\n[server.drain]\ndelay = "{delay}"\n'
     return Server(config, files={"templates/who.html": PAGE})
 
 
@@ -134,7 +134,7 @@ class Behind:
             server.signal(signal.SIGTERM)
             until(lambda: peer.protocol.close_code, "a close frame")
             self.assertEqual(peer.protocol.close_code, 1001)
-            self.assertEqual(peer.protocol.close_reason, "the server is shutting down; retry_after=0")
+            self.assertEqual(peer.protocol.close_reason, "the server is shutting down; retry_after=5")
         server.wait()
 
 

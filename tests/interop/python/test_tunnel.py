@@ -695,7 +695,7 @@ class DrainAndReload(Case):
         server.signal(signal.SIGTERM)
         for frame in client.frame(), upstream.frame():
             self.assertEqual((frame.opcode, frame.code), (CLOSE, 1001))
-            self.assertEqual(frame.payload[2:], b"the server is shutting down; retry_after=0")
+            self.assertEqual(frame.payload[2:], b"the server is shutting down; retry_after=5")
         client.say(CLOSE, close_payload(1001))
         self.assertTrue(client.is_at_end())
         upstream.socket.close()
