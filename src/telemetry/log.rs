@@ -137,12 +137,7 @@ pub fn start_log_with(settings: &LogSettings) -> Result<Log, LogFileError> {
     let access = opened(access_file(settings), true)?;
     let started = match file {
         Some(file) => LogQueue::start(file, log_dropped),
-        // Uses its own descriptor, because a write that blocks must not hold the lock of
-        // `std::io::stderr`.
-        None => io::stderr()
-            .as_fd()
-            .try_clone_to_owned()
-            .and_then(|stderr| LogQueue::start(File::from(stderr), log_dropped)),
+        None => stderr().and_then(|stderr| LogQueue::start(stderr, log_dropped)),
     };
     let Ok((queue, flush)) = started else {
         return Ok(Log::default());
@@ -184,14 +179,15 @@ pub fn reconfigure_log(settings: &LogSettings) -> Result<(), LogFileError> {
     let is_known = running.access_path() == access_path;
     let access = opened(access_path.filter(|_| !is_known), true)?;
     if is_new {
-        match file {
+        let replaced = match file {
             Some(file) => running.queue.replace_output(Box::new(file)),
-            None => {
-                if let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() {
-                    running.queue.replace_output(Box::new(File::from(stderr)));
-                }
-            }
-        }
+            None => stderr().and_then(|stderr| running.queue.replace_output(Box::new(stderr))),
+        };
+        replaced.map_err(|source| LogFileError {
+            is_access: false,
+            path: settings.file.clone().unwrap_or("/dev/stderr".into()),
+            source,
+        })?;
         running.file.clone_from(&settings.file);
     }
     (running.filter)(filter(&settings.level));
@@ -251,6 +247,12 @@ fn opened(path: Option<&Path>, is_access: bool) -> Result<Option<LogFile>, LogFi
         })
     };
     path.map(open).transpose()
+}
+
+/// Returns standard error with a descriptor of its own: a write that blocks must not hold the lock
+/// of `std::io::stderr`.
+fn stderr() -> io::Result<File> {
+    io::stderr().as_fd().try_clone_to_owned().map(File::from)
 }
 
 fn is_colored(file: Option<&Path>) -> bool {

@@ -48,17 +48,21 @@ impl LogFile {
         identity(&open) == identity(&found)
     }
 
-    fn open_again(&mut self) {
+    /// Returns whether another file is open now.
+    fn open_again(&mut self) -> bool {
+        let is_another = !self.is_at_path();
         let path = self.path.display();
         match open(&self.path) {
             Ok(file) => {
                 self.file = file;
                 tracing::info!(%path, "opened the log file again");
+                is_another
             }
             Err(error) => {
                 if let Some(times) = self.failures.count() {
                     tracing::error!(%path, %error, times, "cannot open the log file again; lines go on to the file that is open");
                 }
+                false
             }
         }
     }
@@ -81,9 +85,9 @@ impl Write for LogFile {
 }
 
 impl LogOutput for LogFile {
-    fn reopen(&mut self) {
+    fn reopen(&mut self) -> bool {
         self.looked_at = Instant::now();
-        self.open_again();
+        self.open_again()
     }
 }
 

@@ -12,10 +12,19 @@
 //!
 //! [`reopen_logs`] makes every thread open its output again, before it writes the lines that wait.
 //!
-//! Races: one lock guards `waiting`, `taken`, `reopens` and `is_closing`, and one condition
-//! variable signals every change of them. `taken` is cleared only after the write, so if a flush
-//! finds both empty, everything is written. The writing thread itself pushes the notice, but not
-//! while the queue is more than half full, because a full queue would drop it too.
+//! Each output has a thread of its own, because one that is replaced may be in a write that does
+//! not return:
+//!
+//! ```text
+//! thread of an output: Writing ── replaced ──> Leaving ── its lines are written, or refused ──> ended
+//!                         │                       │
+//!  takes all that waits ──┘                       └── takes no more; at most LEAVING_MAX of them
+//! ```
+//!
+//! Races: one lock guards the [`State`], and one condition variable signals every change of it.
+//! `taken` is cleared only after the write, so if a flush finds both empty, everything is written.
+//! The writing thread itself pushes the notice, but not while the queue is more than half full,
+//! because a full queue would drop it too.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -35,11 +44,15 @@ const WRITE_MAX: usize = 64 << 10;
 /// The minimum time between two notices of dropped lines.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the process waits for the last lines before it exits.
+/// How long the last lines have: before the process exits, and before a thread that leaves gives up
+/// an output that is non-blocking and full.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long the thread waits when the output is non-blocking and full.
 const WOULD_BLOCK: Duration = Duration::from_millis(20);
+
+/// The maximum number of threads that wait for an output that was replaced.
+const LEAVING_MAX: usize = 4;
 
 /// The number of lines dropped by all queues of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -49,9 +62,11 @@ static QUEUES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
 /// Where the lines of a queue go.
 pub(crate) trait LogOutput: Write + Send {
-    /// Opens a file again, which may have been renamed. The default is for an output without a
-    /// name.
-    fn reopen(&mut self) {}
+    /// Opens a file again, which may have been renamed. Returns whether another file is open now.
+    /// The default is for an output without a name.
+    fn reopen(&mut self) -> bool {
+        false
+    }
 }
 
 impl LogOutput for File {}
@@ -82,17 +97,20 @@ struct Shared {
     /// Notified of new lines, written lines, and closing.
     changed: Condvar,
     waiting_max: usize,
+    /// Called with the number of lines dropped since the last call.
+    notice: Box<dyn Fn(u64) + Send + Sync>,
 }
 
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// The number of bytes that the thread is writing.
+    /// The number of bytes that the current thread is writing.
     taken: usize,
-    /// Whether the thread has to open its output again.
+    /// Whether the current thread has to open its output again.
     reopens: bool,
-    /// The output for the next lines.
-    replacement: Option<Box<dyn LogOutput>>,
+    /// The number of the current thread, and how many of the earlier ones have not ended.
+    writer: u64,
+    leaving: usize,
     is_closing: bool,
 }
 
@@ -106,22 +124,20 @@ impl LogQueue {
     /// `notice` is called on that thread with the number of lines dropped since its last call.
     pub(crate) fn start(
         output: impl LogOutput + 'static,
-        notice: impl Fn(u64) + Send + 'static,
+        notice: impl Fn(u64) + Send + Sync + 'static,
     ) -> io::Result<(Self, Flush)> {
-        let queue = Self::with_room(WAITING_MAX);
+        let queue = Self::with_room(WAITING_MAX, notice);
         queue.register();
-        let writing = queue.clone();
-        std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || Writer::new(writing, Box::new(output), notice).run())?;
+        queue.replace_output(Box::new(output))?;
         Ok((queue.clone(), Flush(Some(queue))))
     }
 
-    fn with_room(waiting_max: usize) -> Self {
+    fn with_room(waiting_max: usize, notice: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
             waiting_max,
+            notice: Box::new(notice),
         }))
     }
 
@@ -132,10 +148,29 @@ impl LogQueue {
         queues.push(Arc::downgrade(&self.0));
     }
 
-    /// Replaces the output. The lines that wait go to the new one.
-    pub(crate) fn replace_output(&self, output: Box<dyn LogOutput>) {
-        self.state().replacement = Some(output);
+    /// Replaces the output, by a thread of its own. The lines that wait go to the new one; those
+    /// that are being written stay with the old one, which may take its time.
+    ///
+    /// Fails without a thread, and while [`LEAVING_MAX`] earlier outputs do not take their lines.
+    pub(crate) fn replace_output(&self, output: Box<dyn LogOutput>) -> io::Result<()> {
+        let mut state = self.state();
+        if state.leaving == LEAVING_MAX {
+            return Err(io::Error::other(format!(
+                "{LEAVING_MAX} earlier outputs of this log do not take their last lines"
+            )));
+        }
+        let number = state.writer + 1;
+        let writer = Writer::new(self.clone(), number, output);
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || writer.run())?;
+        state.leaving += usize::from(state.writer > 0);
+        state.writer = number;
+        state.taken = 0;
+        state.reopens = false;
+        drop(state);
         self.0.changed.notify_all();
+        Ok(())
     }
 
     /// Queues whole lines, or drops and counts them if there is no room.
@@ -200,28 +235,39 @@ impl Flush {
     }
 }
 
-/// The thread's side.
-struct Writer<N> {
+/// A thread's side.
+struct Writer {
     queue: LogQueue,
+    number: u64,
     output: Box<dyn LogOutput>,
-    notice: N,
     /// The count of dropped lines at the last notice.
     noticed: u64,
     noticed_at: Option<Instant>,
     /// Whether the output ends within a line because a write failed there. The next write then
     /// begins with a line feed.
     is_torn: bool,
+    /// Since when the thread has to end.
+    leaves_since: Option<Instant>,
 }
 
-impl<N: Fn(u64)> Writer<N> {
-    fn new(queue: LogQueue, output: Box<dyn LogOutput>, notice: N) -> Self {
+/// Why a write has stopped.
+enum Stop {
+    /// The output takes no more, or will not in time.
+    Failed,
+    /// It is full, and has to be opened again.
+    Reopen,
+}
+
+impl Writer {
+    fn new(queue: LogQueue, number: u64, output: Box<dyn LogOutput>) -> Self {
         Self {
             queue,
+            number,
             output,
-            notice,
             noticed: log_lines_dropped(),
             noticed_at: None,
             is_torn: false,
+            leaves_since: None,
         }
     }
 
@@ -229,41 +275,39 @@ impl<N: Fn(u64)> Writer<N> {
         let mut lines = Vec::new();
         let mut can_write = true;
         while self.take(&mut lines, can_write) {
-            self.renew_output();
+            if std::mem::take(&mut self.queue.state().reopens) && self.output.reopen() {
+                self.is_torn = false; // the line of another file
+            }
             if !lines.is_empty() {
                 can_write = self.write(&lines);
                 lines.clear();
                 lines.shrink_to(WRITE_MAX);
             }
-            self.queue.state().taken = 0;
+            let mut state = self.queue.state();
+            if state.writer == self.number {
+                state.taken = 0;
+            }
+            drop(state);
             self.queue.0.changed.notify_all();
             if can_write {
                 self.notice_dropped();
             }
         }
-    }
-
-    /// Replaces the output, or opens it again, if that is asked for.
-    fn renew_output(&mut self) {
         let mut state = self.queue.state();
-        let reopens = std::mem::take(&mut state.reopens);
-        let replacement = state.replacement.take();
-        drop(state);
-        if reopens || replacement.is_some() {
-            self.is_torn = false; // the line of another file
-        }
-        match replacement {
-            Some(output) => self.output = output,
-            None if reopens => self.output.reopen(),
-            None => {}
+        if state.writer != self.number {
+            state.leaving -= 1;
         }
     }
 
     /// Waits for lines and takes them all, or none if a notice is due or the output has to be
-    /// opened again. Returns `false` once the queue is closed and empty.
+    /// opened again. Returns `false` if another thread takes them, and once the queue is closed and
+    /// empty.
     fn take(&self, lines: &mut Vec<u8>, can_write: bool) -> bool {
         let mut state = self.queue.state();
         loop {
+            if state.writer != self.number {
+                return false;
+            }
             if !state.waiting.is_empty() {
                 std::mem::swap(&mut state.waiting, lines);
                 state.taken = lines.len();
@@ -272,7 +316,7 @@ impl<N: Fn(u64)> Writer<N> {
             if state.is_closing {
                 return false;
             }
-            if state.reopens || state.replacement.is_some() {
+            if state.reopens {
                 return true;
             }
             let until_notice = if can_write && log_lines_dropped() > self.noticed {
@@ -293,37 +337,71 @@ impl<N: Fn(u64)> Writer<N> {
 
     /// Writes lines, and drops and counts those that the output does not accept. Returns whether it
     /// accepted all.
-    fn write(&mut self, lines: &[u8]) -> bool {
-        if self.is_torn && self.write_all(b"\n").is_err() {
-            count_dropped(lines_in(lines));
-            return false;
+    fn write(&mut self, mut lines: &[u8]) -> bool {
+        loop {
+            let Err((written, stop)) = self.write_lines(lines) else {
+                return true;
+            };
+            match stop {
+                Stop::Failed => {
+                    if written > 0 {
+                        self.is_torn = lines[written - 1] != b'\n';
+                    }
+                    count_dropped(lines_in(&lines[written..]));
+                    return false;
+                }
+                // The new file gets the line from its beginning.
+                Stop::Reopen if self.output.reopen() => {
+                    self.is_torn = false;
+                    let last = memchr::memrchr(b'\n', &lines[..written]);
+                    lines = &lines[last.map_or(0, |at| at + 1)..];
+                }
+                Stop::Reopen => lines = &lines[written..],
+            }
         }
-        self.is_torn = false;
-        let Err(written) = self.write_all(lines) else {
-            return true;
-        };
-        self.is_torn = written > 0 && lines[written - 1] != b'\n';
-        count_dropped(lines_in(&lines[written..]));
-        false
     }
 
-    /// Writes all bytes. The error is the number of bytes written before the output failed.
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), usize> {
+    /// Writes lines, after a line feed if it is needed. The error has the number of bytes of the
+    /// lines that are written.
+    fn write_lines(&mut self, lines: &[u8]) -> Result<(), (usize, Stop)> {
+        if self.is_torn {
+            self.write_all(b"\n").map_err(|(_, stop)| (0, stop))?;
+        }
+        self.is_torn = false;
+        self.write_all(lines)
+    }
+
+    /// Writes all bytes. The error has the number of bytes written before it.
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), (usize, Stop)> {
         let mut written = 0;
         while written < bytes.len() {
             let end = bytes.len().min(written + WRITE_MAX);
             match self.output.write(&bytes[written..end]) {
-                Ok(0) => return Err(written),
+                Ok(0) => return Err((written, Stop::Failed)),
                 Ok(count) => written += count,
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    // Another process made the shared descriptor non-blocking.
-                    io::ErrorKind::WouldBlock => std::thread::sleep(WOULD_BLOCK),
-                    _ => return Err(written),
+                    // A pipe at the path of a file; or another process made the shared descriptor
+                    // non-blocking.
+                    io::ErrorKind::WouldBlock => match self.stop() {
+                        Some(stop) => return Err((written, stop)),
+                        None => std::thread::sleep(WOULD_BLOCK),
+                    },
+                    _ => return Err((written, Stop::Failed)),
                 },
             }
         }
         Ok(())
+    }
+
+    /// Returns whether to stop waiting for a full output.
+    fn stop(&mut self) -> Option<Stop> {
+        let mut state = self.queue.state();
+        if state.is_closing || state.writer != self.number {
+            let since = self.leaves_since.get_or_insert_with(Instant::now);
+            return (since.elapsed() >= FLUSH_DEADLINE).then_some(Stop::Failed);
+        }
+        std::mem::take(&mut state.reopens).then_some(Stop::Reopen)
     }
 
     fn until_notice(&self) -> Duration {
@@ -337,7 +415,7 @@ impl<N: Fn(u64)> Writer<N> {
         // A queue that is still full would drop the notice too.
         let has_room = self.queue.state().waiting.len() <= self.queue.0.waiting_max / 2;
         if has_room && dropped > self.noticed && self.until_notice().is_zero() {
-            (self.notice)(dropped - self.noticed);
+            (self.queue.0.notice)(dropped - self.noticed);
             self.noticed = dropped;
             self.noticed_at = Some(Instant::now());
         }

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import signal
+import tempfile
 import threading
 import unittest
+from pathlib import Path
 
 from disturb.case import Chaos
 from disturb.disk import Disk
@@ -161,6 +163,50 @@ class Log(Chaos):
         line = until(told, "a line about those that were lost")[0]
         self.assertIn(self.lost(server), [int(found) for found in re.findall(r"\d+", line)], line)
         self.assertEqual(unfinished(bytes(said)), [], "half a line")
+
+    def test_a_log_is_moved_off_a_reader_that_stalls(self):
+        _, writing = self.pipe()
+        server = self.start(config(), stderr=writing)
+        self.overflow(server)
+        self.reload(server, config("new", log='file = "moved.log"'), "/page/", b"new")
+        lost = self.lost(server)
+        self.arrives(server, server.directory / "moved.log")
+        self.assertEqual(self.lost(server), lost)
+        self.ends_in_order(server, self.goes_on(server, 100, 'file = "moved.log"'))
+
+    def test_a_log_is_moved_off_a_pipe_that_nothing_reads(self):
+        """A pipe at the path of the file: SIGUSR1, once another file is there; and a reload to another path."""
+        directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        place = directory / "access.log"
+
+        def log(path):
+            return f'access_file = "{path}"'
+
+        os.mkfifo(place)
+        reading = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(close, reading)
+        server = self.start(config(log=log(place)))
+        self.overflow(server)
+        place.rename(directory / "old")
+        server.signal(signal.SIGUSR1)
+        self.arrives(server, place)
+        # And back to the pipe, which is still full.
+        self.reload(server, config("two", log=log(directory / "old")), "/page/", b"two")
+        self.overflow(server)
+        self.reload(server, config("three", log=log(directory / "new.log")), "/page/", b"three")
+        self.arrives(server, directory / "new.log")
+        self.ends_in_order(server, self.goes_on(server, 100, log(directory / "new.log")))
+
+    def arrives(self, server, place):
+        """Waits until the lines of new requests are in a file, whole."""
+
+        def has_come():
+            self.requests(server, 1)
+            return place.exists() and 'path="/page/"' in place.read_text(encoding="utf-8")
+
+        until(has_come, lambda: f"lines in {place}\n{server.log()}")
+        lines = place.read_text(encoding="utf-8").splitlines()
+        self.assertEqual([line for line in lines if not re.match(r"\d{4}-\d\d-\d\dT", line)], [])
 
     def test_a_disk_that_is_full(self):
         with Disk("256k") as disk:

@@ -1,6 +1,6 @@
 //! Tests of the log queue.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 use super::*;
 
@@ -14,8 +14,9 @@ struct Gate {
 }
 
 impl LogOutput for Gate {
-    fn reopen(&mut self) {
+    fn reopen(&mut self) -> bool {
         let _ = self.reopened.send(());
+        true
     }
 }
 
@@ -37,38 +38,57 @@ impl Write for Gate {
 
 struct Bench {
     queue: LogQueue,
+    output: Output,
+    notices: Receiver<u64>,
+}
+
+/// The test's side of a [`Gate`].
+struct Output {
     permits: Sender<io::Result<usize>>,
     written: Receiver<Vec<u8>>,
-    notices: Receiver<u64>,
     reopened: Receiver<()>,
 }
 
-fn bench(waiting_max: usize) -> Bench {
-    let (permits, permitted) = channel();
-    let (write, written) = channel();
-    let (notice, notices) = channel();
-    let (reopen, reopened) = channel();
-    let queue = LogQueue::with_room(waiting_max);
-    let gate = Gate {
-        permits: permitted,
-        written: write,
-        reopened: reopen,
-    };
-    queue.register();
-    let writer = Writer::new(queue.clone(), Box::new(gate), move |lines| {
-        let _ = notice.send(lines);
-    });
-    std::thread::spawn(move || writer.run());
-    Bench {
-        queue,
-        permits,
-        written,
-        notices,
-        reopened,
+impl std::ops::Deref for Bench {
+    type Target = Output;
+
+    fn deref(&self) -> &Output {
+        &self.output
     }
 }
 
-impl Bench {
+fn bench(waiting_max: usize) -> Bench {
+    let (notice, notices) = channel();
+    let queue = LogQueue::with_room(waiting_max, move |lines| {
+        let _ = notice.send(lines);
+    });
+    queue.register();
+    let output = Output::of(&queue).unwrap();
+    Bench {
+        queue,
+        output,
+        notices,
+    }
+}
+
+impl Output {
+    /// Replaces the output of a queue.
+    fn of(queue: &LogQueue) -> io::Result<Self> {
+        let (permits, permitted) = channel();
+        let (write, written) = channel();
+        let (reopen, reopened) = channel();
+        queue.replace_output(Box::new(Gate {
+            permits: permitted,
+            written: write,
+            reopened: reopen,
+        }))?;
+        Ok(Self {
+            permits,
+            written,
+            reopened,
+        })
+    }
+
     fn permit(&self, write: io::Result<usize>) {
         self.permits.send(write).unwrap();
     }
@@ -76,11 +96,30 @@ impl Bench {
     fn read(&self) -> String {
         String::from_utf8(self.written.recv_timeout(PATIENCE).unwrap()).unwrap()
     }
+
+    /// Waits until the thread has ended.
+    fn is_gone(&self) -> bool {
+        self.written.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected)
+    }
 }
 
-// A single test, because the process has one count of dropped lines.
+impl Bench {
+    /// Waits until the thread has taken all that waits.
+    fn until_taken(&self) {
+        let began = Instant::now();
+        while !self.queue.state().waiting.is_empty() {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Held by tests that lose lines: the process has one count of them.
+static LOSES_LINES: Mutex<()> = Mutex::new(());
+
 #[test]
 fn lines_are_written_whole_or_dropped_and_counted_with_a_notice() {
+    let _alone = LOSES_LINES.lock();
     // A line written in pieces arrives whole.
     let pieces = bench(1 << 10);
     pieces.queue.push(b"one line\n");
@@ -94,12 +133,7 @@ fn lines_are_written_whole_or_dropped_and_counted_with_a_notice() {
     let stalled = bench(100);
     let before = log_lines_dropped();
     stalled.queue.push(b"taken\n");
-    // The thread has taken the first line once the queue is empty again.
-    let taken = Instant::now();
-    while !stalled.queue.state().waiting.is_empty() {
-        assert!(taken.elapsed() < PATIENCE);
-        std::thread::yield_now();
-    }
+    stalled.until_taken();
     for _ in 0..20 {
         stalled.queue.push(b"123456789\n");
     }
@@ -133,12 +167,99 @@ fn lines_are_written_whole_or_dropped_and_counted_with_a_notice() {
 fn an_idle_output_is_opened_again_at_once_and_a_closed_queue_is_left_alone() {
     let idle = bench(1 << 10);
     let closed = bench(1 << 10);
-    drop(Flush(Some(closed.queue)));
+    drop(Flush(Some(closed.queue.clone())));
     reopen_logs();
     assert_eq!(idle.reopened.recv_timeout(PATIENCE), Ok(()));
     // The closed queue's thread has ended, and with it its output.
-    assert!(closed.reopened.recv_timeout(PATIENCE).is_err());
+    assert!(closed.is_gone());
     idle.queue.push(b"after\n");
     idle.permit(Ok(100));
     assert_eq!(idle.read(), "after\n");
+}
+
+#[test]
+fn lines_go_to_the_next_output_while_a_write_to_the_last_one_stalls() {
+    let bench = bench(1 << 10);
+    bench.queue.push(b"one\n");
+    bench.until_taken();
+    bench.queue.push(b"two\n");
+    let next = Output::of(&bench.queue).unwrap();
+    next.permit(Ok(100));
+    assert_eq!(next.read(), "two\n");
+    bench.queue.push(b"three\n");
+    next.permit(Ok(100));
+    assert_eq!(next.read(), "three\n");
+    assert!(bench.queue.flush(PATIENCE));
+    // The reader of the first one goes on, and gets its line.
+    bench.permit(Ok(2));
+    bench.permit(Ok(100));
+    assert_eq!(bench.read() + &bench.read(), "one\n");
+    assert!(bench.is_gone());
+}
+
+#[test]
+fn outputs_that_stall_are_bounded() {
+    let bench = bench(1 << 10);
+    let mut stalled = Vec::new();
+    for _ in 0..LEAVING_MAX {
+        bench.queue.push(b"line\n");
+        bench.until_taken();
+        stalled.push(Output::of(&bench.queue).unwrap());
+    }
+    bench.queue.push(b"line\n");
+    bench.until_taken();
+    assert!(Output::of(&bench.queue).is_err());
+    // The current one goes on, and one that ends makes room.
+    let current = stalled.pop().unwrap();
+    current.permit(Ok(100));
+    assert_eq!(current.read(), "line\n");
+    bench.permit(Ok(100));
+    assert_eq!(bench.read(), "line\n");
+    assert!(bench.is_gone());
+    let began = Instant::now();
+    while Output::of(&bench.queue).is_err() {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    for output in &stalled {
+        output.permit(Ok(100));
+        assert_eq!(output.read(), "line\n");
+    }
+}
+
+/// Non-blocking, as a pipe at the path of a file is.
+#[test]
+fn a_full_pipe_is_left_when_the_path_leads_elsewhere() {
+    let bench = bench(1 << 10);
+    let full = || Err(io::ErrorKind::WouldBlock.into());
+    bench.queue.push(b"one\ntwo\n");
+    bench.permit(Ok(5));
+    bench.permit(full());
+    assert_eq!(bench.read(), "one\nt");
+    bench.queue.state().reopens = true;
+    bench.permit(full());
+    assert_eq!(bench.reopened.recv_timeout(PATIENCE), Ok(()));
+    bench.permit(Ok(100));
+    assert_eq!(bench.read(), "two\n", "the whole line");
+}
+
+#[test]
+fn a_full_pipe_does_not_keep_the_thread_of_a_queue_that_is_closed_or_moved() {
+    let _alone = LOSES_LINES.lock();
+    let full = || Err(io::ErrorKind::WouldBlock.into());
+    let (closed, moved) = (bench(1 << 10), bench(1 << 10));
+    for bench in [&closed, &moved] {
+        bench.queue.push(b"line\n");
+        bench.until_taken();
+        for _ in 0..200 {
+            bench.permit(full());
+        }
+    }
+    Flush(Some(closed.queue.clone())).detach();
+    let next = Output::of(&moved.queue).unwrap();
+    assert!(closed.is_gone());
+    assert!(moved.is_gone());
+    moved.queue.push(b"next\n");
+    next.permit(Ok(100));
+    assert_eq!(next.read(), "next\n");
 }
