@@ -102,6 +102,22 @@ fields! {
 const REQUEST_HEADER: &str = "header";
 const RESPONSE_HEADER: &str = "response_header";
 
+/// The header fields whose values are credentials.
+const HIDDEN: [&str; 12] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "api-key",
+    "x-auth-token",
+    "x-access-token",
+    "x-csrf-token",
+    "x-csrftoken",
+    "x-xsrf-token",
+    "x-amz-security-token",
+];
+
 /// The fields of a request's or a handshake's line, unless others are chosen.
 pub(super) const OF_RESPONSES: &[AccessField] = &[
     AccessField::Id,
@@ -154,6 +170,16 @@ impl AccessField {
                 Self::NAMES.join(", ")
             )
         })
+    }
+
+    /// Returns the name of a header field whose values are credentials: lines do not have them.
+    pub(crate) fn hidden(&self) -> Option<&HeaderName> {
+        match self {
+            Self::RequestHeader(name) | Self::ResponseHeader(name) => {
+                HIDDEN.contains(&name.as_str()).then_some(name)
+            }
+            _ => None,
+        }
     }
 
     /// Returns the key of the field in text and JSON, such as `status` or `header.user-agent`.

@@ -135,11 +135,11 @@ impl<'r> AccessRecord<'r> {
             AccessField::Dropped => end.and_then(|end| end.dropped).map(Value::Number),
             AccessField::RequestHeader(name) => {
                 let value = self.request_headers.first(name);
-                value.map(|value| header_value(name, value))
+                value.map(|value| header_value(field, name, value))
             }
             AccessField::ResponseHeader(name) => {
                 let value = self.response_headers.and_then(|headers| headers.get(name));
-                value.map(|value| header_value(name, value.as_bytes()))
+                value.map(|value| header_value(field, name, value.as_bytes()))
             }
         }
     }
@@ -197,20 +197,33 @@ const CREDENTIAL_ENDS: [&str; 2] = ["_token", "_secret"];
 /// In place of a credential.
 const HIDDEN: &str = "(hidden)";
 
-/// Returns the value of a header field. Of URLs the credentials are hidden; other fields are
-/// credentials as a whole.
-fn header_value<'v>(name: &HeaderName, value: &'v [u8]) -> Value<'v> {
-    match *name {
-        header::AUTHORIZATION
-        | header::PROXY_AUTHORIZATION
-        | header::COOKIE
-        | header::SET_COOKIE => Value::Text(Cow::Borrowed(HIDDEN)),
-        header::REFERER | header::LOCATION => match url_without_credentials(value) {
-            Some(url) => Value::Text(Cow::Owned(url)),
-            None => Value::Bytes(value),
-        },
-        _ => Value::Bytes(value),
+/// Returns the value of a header field, without credentials: as a whole, or in URLs and among
+/// subprotocols.
+fn header_value<'v>(field: &AccessField, name: &HeaderName, value: &'v [u8]) -> Value<'v> {
+    if field.hidden().is_some() {
+        return Value::Text(Cow::Borrowed(HIDDEN));
     }
+    let hidden = match *name {
+        header::REFERER | header::LOCATION => url_without_credentials(value),
+        header::SEC_WEBSOCKET_PROTOCOL => Some(subprotocols_without_credentials(value)),
+        _ => None,
+    };
+    match hidden {
+        Some(text) => Value::Text(Cow::Owned(text)),
+        None => Value::Bytes(value),
+    }
+}
+
+/// Hides the token after `bearer` and the ticket after `ticket`.
+fn subprotocols_without_credentials(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let mut is_credential = false;
+    let names = text.split(',').map(str::trim).map(|name| {
+        let shown = if is_credential { HIDDEN } else { name };
+        is_credential = matches!(name, "bearer" | "ticket");
+        shown
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Hides the credentials in the query and the fragment of a URL; `None` if it has neither.
@@ -314,11 +327,23 @@ mod tests {
         ] {
             assert_eq!(url_without_credentials(url).as_deref(), expected);
         }
-        for name in [header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE] {
-            let Value::Text(text) = header_value(&name, b"secret") else {
+        for name in ["authorization", "cookie", "set-cookie", "x-api-key"] {
+            let name = HeaderName::from_static(name);
+            let field = AccessField::RequestHeader(name.clone());
+            let Value::Text(text) = header_value(&field, &name, b"secret") else {
                 panic!("expected a text");
             };
             assert_eq!(text, HIDDEN);
+        }
+        for (offered, expected) in [
+            ("chat.v1,chat.v2", "chat.v1, chat.v2"),
+            ("chat.v1, bearer, ey.J, b", "chat.v1, bearer, (hidden), b"),
+            ("ticket,secret", "ticket, (hidden)"),
+            ("bearer, ticket, a", "bearer, (hidden), (hidden)"),
+            ("ticket", "ticket"),
+        ] {
+            let found = subprotocols_without_credentials(offered.as_bytes());
+            assert_eq!(found, expected);
         }
     }
 

@@ -91,6 +91,14 @@ impl AccessTemplate {
         Ok(Self(pieces))
     }
 
+    /// Returns its fields.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &AccessField> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Field { field, .. } => Some(field),
+            Piece::Text(_) => None,
+        })
+    }
+
     /// Writes a line with its end.
     pub(super) fn write(&self, line: &mut String, record: &AccessRecord<'_>) {
         for piece in &self.0 {
