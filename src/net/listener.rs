@@ -14,7 +14,7 @@ use super::address::{Scheme, ServerAddress, ServerEnd};
 use super::bind::{Bind, Listen};
 use super::socket_activation::{self, Inherited};
 use super::stream::Stream;
-use super::unix_listener::{self, FileIdentity, SocketFile};
+use super::unix_listener::{self, AccessChange, FileIdentity, SocketFile};
 
 /// The most bytes of one connection that wait in the kernel to be sent, and the rest of a packet:
 /// enough for a fast network, whose acknowledgements make room.
@@ -27,6 +27,8 @@ pub struct Listener {
     kind: Kind,
     /// Our side, if all connections share it; `None` when listening on all addresses.
     server: Option<Arc<ServerEnd>>,
+    /// Whether it has the options of another process's entry.
+    is_inherited: bool,
 }
 
 #[derive(Debug)]
@@ -79,9 +81,10 @@ impl Listener {
         Ok(kinds.into_iter().map(Self::from).collect())
     }
 
-    /// Takes a listener that another process of this server has opened for the same entry. The file
-    /// of a unix socket stays that process's, until [`Listener::take_over_file`]. One that is not the
-    /// socket's any more is left alone.
+    /// Takes a listener that another process of this server has opened for the same entry. Its
+    /// options and the file of a unix socket stay that process's, until [`Listener::take_over`]. A
+    /// file that is gone is made anew, by another listener; one that is not the socket's any more is
+    /// left alone.
     pub(crate) fn inherit(
         listen: &Listen,
         descriptor: OwnedFd,
@@ -90,19 +93,26 @@ impl Listener {
         let mut kind = Kind::from(Inherited::new(descriptor)?);
         if let (Kind::Unix { file, .. }, Bind::Unix(path)) = (&mut kind, &listen.address) {
             *file = identity.and_then(|identity| SocketFile::inherited(path, identity));
-            match file {
-                Some(_) => {
-                    unix_listener::set_access(path, listen.mode, listen.group.as_deref())?;
+            if file.is_none() {
+                if !path.is_symlink() && !path.try_exists()? {
+                    tracing::warn!("{} was gone; listening there anew", path.display());
+                    let (listener, file) = unix_listener::open(path, listen)?;
+                    return Ok(Self::from(Kind::Unix {
+                        listener,
+                        path: path.to_string_lossy().into(),
+                        file: Some(file),
+                    }));
                 }
-                None => tracing::warn!(
-                    "{} is gone, or another program's: no new client reaches this listener",
+                tracing::warn!(
+                    "{} is another program's: no new client reaches this listener",
                     path.display()
-                ),
+                );
             }
         }
-        let listener = Self::from(kind);
-        listener.set_backlog(listen)?;
-        Ok(listener)
+        Ok(Self {
+            is_inherited: true,
+            ..Self::from(kind)
+        })
     }
 
     /// Sets how many connections the kernel queues, as the entry says. The queue of an inherited
@@ -136,13 +146,22 @@ impl Listener {
         }
     }
 
-    /// Makes this process the owner of an inherited unix socket's file, which it removes at its end.
-    pub(crate) fn take_over_file(&self) {
+    /// Makes this process the owner of an inherited listener: it has the options of its entry now,
+    /// and the file of a unix socket is removed at its end.
+    pub(crate) fn take_over(&self, listen: &Listen) {
         if let Kind::Unix {
             file: Some(file), ..
         } = &self.kind
         {
             file.take_over();
+        }
+        if !self.is_inherited {
+            return;
+        }
+        let changed = self.set_access(listen);
+        let changed = changed.map(|change| change.into_iter().for_each(AccessChange::keep));
+        if let Err(error) = changed.and_then(|()| self.set_backlog(listen)) {
+            tracing::error!("cannot set the options of {}: {error}", listen.address);
         }
     }
 
@@ -157,12 +176,12 @@ impl Listener {
     }
 
     /// Sets the permissions of a unix socket's file as its entry says.
-    pub(crate) fn set_access(&self, listen: &Listen) -> io::Result<()> {
-        match (&self.kind, &listen.address) {
-            (Kind::Unix { file: Some(_), .. }, Bind::Unix(path)) => {
-                unix_listener::set_access(path, listen.mode, listen.group.as_deref())
-            }
-            _ => Ok(()),
+    pub(crate) fn set_access(&self, listen: &Listen) -> io::Result<Option<AccessChange>> {
+        match &self.kind {
+            Kind::Unix {
+                file: Some(file), ..
+            } => file.set_access(listen),
+            _ => Ok(None),
         }
     }
 
@@ -289,6 +308,7 @@ impl From<Kind> for Listener {
         Self {
             server: common_address(&kind),
             kind,
+            is_inherited: false,
         }
     }
 }

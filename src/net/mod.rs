@@ -58,4 +58,4 @@ pub(crate) use tls::{
 pub use tls::{
     ClientCertificate, ClientTls, ClientTlsError, ClientTlsSettings, TlsInfo, TlsStream,
 };
-pub(crate) use unix_listener::FileIdentity;
+pub(crate) use unix_listener::{AccessChange, FileIdentity};

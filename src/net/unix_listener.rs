@@ -25,6 +25,37 @@ pub(super) struct SocketFile {
     is_owned: AtomicBool,
 }
 
+/// Changed permissions of a socket's file. Dropping it restores those before.
+#[derive(Debug)]
+#[must_use = "dropping it restores the permissions"]
+pub(crate) struct AccessChange {
+    path: PathBuf,
+    identity: FileIdentity,
+    mode: u32,
+    group: u32,
+    is_kept: bool,
+}
+
+impl AccessChange {
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for AccessChange {
+    fn drop(&mut self) {
+        if self.is_kept || identity(&self.path).ok() != Some(self.identity) {
+            return;
+        }
+        let restored = chown(&self.path, None, Some(self.group))
+            .and_then(|()| std::fs::set_permissions(&self.path, Permissions::from_mode(self.mode)));
+        if let Err(error) = restored {
+            let path = self.path.display();
+            tracing::error!("cannot restore the permissions of {path}: {error}");
+        }
+    }
+}
+
 /// Listens on a path. Replaces a socket file that no process listens on, and no other file.
 ///
 /// `mode` and `group` are set before the first connection is accepted.
@@ -67,17 +98,6 @@ pub(super) fn open(path: &Path, listen: &Listen) -> io::Result<(UnixListener, So
     // Until this call, connections are refused.
     socket.listen(listen.backlog.into())?;
     Ok((UnixListener::from_std(socket.into())?, file))
-}
-
-/// Sets the permissions and the group of a socket's file. `None` leaves them as they are.
-pub(super) fn set_access(path: &Path, mode: Option<u32>, group: Option<&str>) -> io::Result<()> {
-    if let Some(group) = group {
-        chown(path, None, Some(group_id(group)?))?;
-    }
-    if let Some(mode) = mode {
-        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-    }
-    Ok(())
 }
 
 /// Returns whether a process listens on a socket. Never waits: `EAGAIN` means that the queue of the
@@ -131,6 +151,34 @@ impl SocketFile {
 
     pub(super) fn identity(&self) -> FileIdentity {
         self.identity
+    }
+
+    /// Sets the permissions and the group as an entry says; what it does not say stays. Returns `None`
+    /// if there is nothing to change, also if another file has taken the place of this one.
+    pub(super) fn set_access(&self, listen: &Listen) -> io::Result<Option<AccessChange>> {
+        let group = listen.group.as_deref().map(group_id).transpose()?;
+        let found = match self.path.symlink_metadata() {
+            Ok(found) if (found.dev(), found.ino()) == self.identity => found,
+            _ => return Ok(None),
+        };
+        if group.is_none() && listen.mode.is_none() {
+            return Ok(None);
+        }
+        // Restores them if one cannot be set.
+        let change = AccessChange {
+            path: self.path.clone(),
+            identity: self.identity,
+            mode: found.mode() & 0o7777,
+            group: found.gid(),
+            is_kept: false,
+        };
+        if let Some(group) = group {
+            chown(&self.path, None, Some(group))?;
+        }
+        if let Some(mode) = listen.mode {
+            std::fs::set_permissions(&self.path, Permissions::from_mode(mode))?;
+        }
+        Ok(Some(change))
     }
 
     /// Makes this process the owner.

@@ -6,7 +6,7 @@
 //!                  └── the running ones go on           │             └── closed
 //!                                                       └── hand_over: stops at once, another
 //!                                                           process accepts what has arrived
-//! inherited ──> Opened::open ──> accepting ──> take_over: the files of unix sockets are ours
+//! inherited ──> Opened::open ──> accepting ──> take_over: its options and file are ours
 //! ```
 //!
 //! An entry is known by its address: one that stays keeps its listener, and its new options apply
@@ -21,7 +21,9 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::net::{Acceptor, Admission, Bind, FileIdentity, Listen, Listener, Refused, Serve};
+use crate::net::{
+    Acceptor, AccessChange, Admission, Bind, FileIdentity, Listen, Listener, Refused, Serve,
+};
 use crate::tasks::{TaskSet, Tasks};
 
 /// How long opening one entry may take: a host's name is looked up.
@@ -159,40 +161,25 @@ impl<S: Serve> Listeners<S> {
         entries.map(|entry| entry.listen.address.clone()).collect()
     }
 
-    /// Sets the permissions of the unix sockets that stay and have others now; all or none.
-    pub(super) fn set_access(&self, wanted: &[Listen]) -> Result<(), OpenError> {
-        let mut done: Vec<&Accepting<S>> = Vec::new();
+    /// Sets the permissions of the unix sockets that stay and have others now; all or none. Returns
+    /// the changes, for a configuration that is applied to keep.
+    pub(super) fn set_access(&self, wanted: &[Listen]) -> Result<Vec<AccessChange>, OpenError> {
+        let mut changes = Vec::new();
         for (index, listen) in wanted.iter().enumerate() {
             let entries = self.open.iter();
             let changed = entries.filter(|entry| {
                 entry.listen.address == listen.address && !entry.listen.has_access_of(listen)
             });
-            for entry in changed {
-                if let Err(cause) = entry.set_access(listen) {
-                    for entry in done {
-                        let _ = entry.set_access(&entry.listen);
-                    }
-                    return Err(OpenError {
-                        index,
-                        bind: listen.address.clone(),
-                        cause,
-                    });
-                }
-                done.push(entry);
+            for listener in changed.flat_map(|entry| &entry.listeners) {
+                let change = listener.set_access(listen).map_err(|cause| OpenError {
+                    index,
+                    bind: listen.address.clone(),
+                    cause,
+                })?;
+                changes.extend(change);
             }
         }
-        Ok(())
-    }
-
-    /// Sets them back, if a configuration with other `wanted` ones is not applied after all.
-    pub(super) fn reset_access(&self, wanted: &[Listen]) {
-        for listen in wanted {
-            for entry in &self.open {
-                if entry.listen.address == listen.address && !entry.listen.has_access_of(listen) {
-                    let _ = entry.set_access(&entry.listen); // as at an entry that fails
-                }
-            }
-        }
+        Ok(changes)
     }
 
     /// Accepts at exactly the wanted entries: at `opened`, which are those that were [`missing`],
@@ -276,10 +263,11 @@ impl<S: Serve> Listeners<S> {
             .collect()
     }
 
-    /// Makes this process the owner of the unix sockets' files that another one has opened.
+    /// Makes this process the owner of the listeners that another one has opened.
     pub(super) fn take_over(&self) {
         for entry in &self.open {
-            entry.listeners.iter().for_each(|one| one.take_over_file());
+            let listeners = entry.listeners.iter();
+            listeners.for_each(|one| one.take_over(&entry.listen));
         }
     }
 
@@ -333,11 +321,6 @@ impl<S: Serve> Accepting<S> {
             current.store(service(listen, listener));
         }
         self.listen = listen.clone();
-    }
-
-    fn set_access(&self, listen: &Listen) -> io::Result<()> {
-        let mut listeners = self.listeners.iter();
-        listeners.try_for_each(|listener| listener.set_access(listen))
     }
 
     async fn abort(mut self) {

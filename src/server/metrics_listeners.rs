@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::http::exposition::exposition;
 use crate::http::views::Health;
 use crate::http::{Response, respond};
-use crate::net::{Admission, Connection, ConnectionPermit, Refused, Serve};
+use crate::net::{AccessChange, Admission, Connection, ConnectionPermit, Refused, Serve};
 use crate::services::Services;
 use crate::tasks::Tasks;
 
@@ -93,13 +93,8 @@ impl MetricsListeners {
     }
 
     /// Sets the permissions of the unix sockets that stay and have others now; all or none.
-    pub(super) fn set_access(&self, config: &Config) -> Result<(), OpenError> {
+    pub(super) fn set_access(&self, config: &Config) -> Result<Vec<AccessChange>, OpenError> {
         self.listeners.set_access(&config.metrics.bind)
-    }
-
-    /// Sets them back, if a configuration is not applied after all.
-    pub(super) fn reset_access(&self, config: &Config) {
-        self.listeners.reset_access(&config.metrics.bind);
     }
 
     /// Accepts at exactly the addresses of a new configuration. Returns what closes the others.
@@ -115,7 +110,7 @@ impl MetricsListeners {
         self.listeners.inheritable()
     }
 
-    /// Makes this process the owner of the unix sockets' files that another one has opened.
+    /// Makes this process the owner of the listeners that another one has opened.
     pub(super) fn take_over(&self) {
         self.listeners.take_over();
     }

@@ -41,7 +41,7 @@ use crate::config::{
     process_environment,
 };
 use crate::gateway::{Gateway, Registry, Table, compile_draft};
-use crate::net::ServerTls;
+use crate::net::{AccessChange, ServerTls};
 use crate::reload_handle::{ReloadOutcome, ReloadReport, ReloadRequest};
 use crate::telemetry::{self, LogFileError};
 
@@ -311,20 +311,19 @@ impl Reloader {
         } = loaded;
         let added = self.added_tls(&table);
         let added = added.map_err(|error| vec![format!("cannot set up TLS: {error}")])?;
-        listeners
+        let mut access = listeners
             .set_access(&config.server.bind)
             .map_err(|error| sentences(&problem_of(&config.server.location, &error)))?;
-        if let Err(error) = metrics.set_access(&config) {
-            listeners.reset_access(&config.server.bind);
-            return Err(sentences(&problem_of(&config.metrics.location, &error)));
-        }
-        if let Err(error) = telemetry::reconfigure_log(&config.log.settings()) {
-            listeners.reset_access(&config.server.bind);
-            metrics.reset_access(&config);
-            return Err(sentences(&log_problems(&config.log, &error)));
-        }
+        access.extend(
+            metrics
+                .set_access(&config)
+                .map_err(|error| sentences(&problem_of(&config.metrics.location, &error)))?,
+        );
+        telemetry::reconfigure_log(&config.log.settings())
+            .map_err(|error| sentences(&log_problems(&config.log, &error)))?;
 
         // From here on nothing fails.
+        access.into_iter().for_each(AccessChange::keep);
         let warnings = sentences(&warnings);
         for warning in &warnings {
             tracing::warn!("{warning}");

@@ -219,7 +219,7 @@ async fn process_that_does_not_take_over_leaves_the_file_of_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn file_that_has_taken_the_place_of_an_inherited_socket_is_left_alone() {
+async fn file_of_an_inherited_socket_that_is_gone_is_made_anew_and_anothers_is_left_alone() {
     let directory = Directory::new();
     let path = directory.0.join("one.sock");
     let mut old = listeners();
@@ -235,6 +235,10 @@ async fn file_that_has_taken_the_place_of_an_inherited_socket_is_left_alone() {
         let mut new = listeners();
         new.apply(&wanted, opened, letter(b'b')).finish().await;
         new.take_over();
+        if !is_there {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            assert_eq!(ask(&mut stream).await, Some(b'b'));
+        }
         new.close().finish().await;
         assert_eq!(path.exists(), is_there);
         drop(other);
@@ -257,17 +261,13 @@ async fn inherited_listener_that_is_not_wanted_is_closed() {
 
 #[tokio::test]
 async fn permissions_of_a_unix_socket_follow_its_entry_all_or_none() {
-    use std::os::unix::fs::PermissionsExt;
     let directory = Directory::new();
     let mut listeners = listeners();
     let entry = |name: &str, mode| Listen {
         mode: Some(mode),
         ..unix(&directory.0.join(name))
     };
-    let mode = |name: &str| {
-        let found = directory.0.join(name).metadata().unwrap();
-        found.permissions().mode() & 0o777
-    };
+    let mode = |name: &str| mode_of(&directory.0.join(name));
     let before = [entry("a", 0o600), entry("b", 0o600)];
     serve(&mut listeners, &before, b'a').await;
     let no_group = Listen {
@@ -279,10 +279,68 @@ async fn permissions_of_a_unix_socket_follow_its_entry_all_or_none() {
         .unwrap_err();
     assert_eq!(error.index, 1);
     assert_eq!((mode("a"), mode("b")), (0o600, 0o600));
-    listeners
-        .set_access(&[entry("a", 0o660), entry("b", 0o600)])
-        .unwrap();
+    let wanted = [entry("a", 0o660), entry("b", 0o600)];
+    let changes = listeners.set_access(&wanted).unwrap();
     assert_eq!((mode("a"), mode("b")), (0o660, 0o600));
-    listeners.reset_access(&[entry("a", 0o660), entry("b", 0o600)]);
+    drop(changes); // it is not applied after all
     assert_eq!((mode("a"), mode("b")), (0o600, 0o600));
+    for change in listeners.set_access(&wanted).unwrap() {
+        change.keep();
+    }
+    assert_eq!((mode("a"), mode("b")), (0o660, 0o600));
+}
+
+fn mode_of(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+/// The entry before says nothing of permissions, so they are those that the file had.
+#[tokio::test]
+async fn permissions_that_no_entry_had_set_are_restored_and_anothers_file_is_left_alone() {
+    let directory = Directory::new();
+    let path = directory.0.join("one.sock");
+    let mut listeners = listeners();
+    serve(&mut listeners, &[unix(&path)], b'a').await;
+    let before = mode_of(&path);
+    let wanted = [Listen {
+        mode: Some(0o666),
+        ..unix(&path)
+    }];
+    assert_ne!(before, 0o666);
+    let changes = listeners.set_access(&wanted).unwrap();
+    assert_eq!(mode_of(&path), 0o666);
+    drop(changes);
+    assert_eq!(mode_of(&path), before);
+    std::fs::remove_file(&path).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let before = mode_of(&path);
+    assert!(listeners.set_access(&wanted).unwrap().is_empty());
+    assert_eq!(mode_of(&path), before);
+}
+
+#[tokio::test]
+async fn options_of_an_inherited_listener_change_when_it_is_taken_over() {
+    let directory = Directory::new();
+    let path = directory.0.join("one.sock");
+    let entry = |mode| Listen {
+        mode: Some(mode),
+        ..unix(&path)
+    };
+    let mut old = listeners();
+    serve(&mut old, &[entry(0o600)], b'a').await;
+    let wanted = [entry(0o660)];
+    for takes_over in [false, true] {
+        let inherited = old.inheritable().unwrap();
+        let opened = Opened::open(missing(&wanted, &[]), inherited)
+            .await
+            .unwrap();
+        let mut new = listeners();
+        new.apply(&wanted, opened, letter(b'b')).finish().await;
+        assert_eq!(mode_of(&path), 0o600);
+        if takes_over {
+            new.take_over();
+            assert_eq!(mode_of(&path), 0o660);
+        }
+    }
 }

@@ -614,26 +614,66 @@ class Addresses(Case):
             path.chmod(0o666)
             server.restart()
             server.restart()
-            self.assertRegex(server.log(), r"WARN.*a\.sock is gone, or another program's")
+            self.assertRegex(server.log(), r"WARN.*a\.sock is another program's")
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o666)
             server.stop()
             self.assertTrue(path.exists())
 
     @unittest.skipUnless(shutil.which("ss"), "needs ss")
     def test_a_backlog_that_has_changed(self):
-        bind = 'bind = [{{ address = "127.0.0.1:0", backlog = {} }}]'
+        bind = 'bind = [{{ address = "127.0.0.1:0", backlog = {0} }}, {{ address = "unix:run/a.sock", backlog = {0} }}]'
         server = self.start(server=bind.format(77), bind=None)
+        path = server.directory / "run/a.sock"
 
-        def backlog():
-            command = ["ss", "-Hltn", f"sport = :{server.port}"]
-            return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[2])
+        def backlogs():
+            listening = (["ss", "-Hltn", f"sport = :{server.port}"], ["ss", "-Hlx"])
+            tcp, unix = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in listening)
+            unix = next(line for line in unix.splitlines() if str(path) in line)
+            return int(tcp.split()[2]), int(unix.split()[3])
 
-        self.assertEqual(backlog(), 77)
+        def waiting():
+            """Returns connections that the server does not accept, because it stands still."""
+            clients = [self.enterContext(Bytes(("127.0.0.1", server.port))) for _ in range(5)]
+            for client in clients:
+                client.send(b"GET /health/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return clients
+
+        self.assertEqual(backlogs(), (77, 77))
         server.reload(config(server=bind.format(99)))
-        self.assertEqual(backlog(), 99)
+        self.assertEqual(backlogs(), (99, 99))
+        # Those that wait in a queue that becomes shorter are served all the same.
+        server.write(config(server=bind.format(1)))
+        server.signal(signal.SIGSTOP)
+        clients = waiting()
+        server.signal(signal.SIGHUP)
+        server.signal(signal.SIGCONT)
+        for client in clients:
+            self.assertEqual(client.head()[0], 200)
+        until(lambda: backlogs() == (1, 1), "the shorter queues")
         server.write(config(server=bind.format(55)))
         server.restart()
-        self.assertEqual(backlog(), 55)
+        self.assertEqual(backlogs(), (55, 55))
+
+    def test_a_restart_that_fails_changes_no_option_of_a_listener(self):
+        bind = 'bind = ["127.0.0.1:0", {{ address = "unix:run/a.sock", mode = "{}" }}, {}]'
+        server = self.start(server=bind.format("0600", '"unix:run/b.sock"'), bind=None)
+        path = server.directory / "run/a.sock"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            server.write(config(server=bind.format("0666", f'"127.0.0.1:{taken.getsockname()[1]}"')))
+            server.begin_restart()
+            server.failed()
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        server.restart()
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o666)
+
+    def test_a_unix_socket_whose_file_is_gone_is_opened_anew(self):
+        server = self.start(server='bind = ["127.0.0.1:0", "unix:run/a.sock"]', bind=None)
+        path = server.directory / "run/a.sock"
+        path.unlink()
+        server.restart()
+        self.assertEqual(get(str(path)), 200)
+        server.restart()
+        self.assertEqual(get(str(path)), 200)
 
     def test_inherited_descriptors_of_systemd_stay_what_they_are(self):
         with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
