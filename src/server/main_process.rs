@@ -74,17 +74,18 @@ impl MainProcess {
     }
 
     /// Announces that another process serves, which has a pid file at the path `next`. One of this
-    /// process at another path goes: it would name a process that has ended.
-    pub(super) fn hand_over(mut self, pid: u32, next: Option<&Path>) {
+    /// process at another path goes: it would name a process that has ended. Returns the file that
+    /// is left to the next process.
+    pub(super) fn hand_over(mut self, pid: u32, next: Option<&Path>) -> Option<PidFile> {
         self.systemd
             .status("Another process serves; this one drains.");
         if watchdog().is_some() {
             self.systemd.alive(); // the deadline of the other one begins now
         }
         self.systemd.hand_over(pid);
-        if let Some(file) = self.pid_file.take_if(|file| next == Some(file.path())) {
-            file.leave();
-        }
+        let mut left = self.pid_file.take_if(|file| next == Some(file.path()))?;
+        left.leave();
+        Some(left)
     }
 
     /// Announces the end, after a drain of `within` at most.

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! write ──> draft ── publish ──> the file ──┬── drop ──> removed, unless it names another process
-//!             └── drop: removed             └── leave ──> replaced by the next process
+//!             └── drop: removed             │ ▲
+//!                                     leave │ │ take_back: the next process has ended
+//!                                           ▼ │
+//!                                          left ── drop ──> replaced by the next process
 //! ```
 //!
 //! The draft shows at the start whether the directory takes a file. It becomes the file once the
@@ -65,8 +68,13 @@ impl PidFile {
 
     /// Leaves the file to another process. To remove it as long as it names this one would be a race
     /// with that process, which replaces it.
-    pub(super) fn leave(mut self) {
+    pub(super) fn leave(&mut self) {
         self.is_left = true;
+    }
+
+    /// Takes the file back from a process that has ended: it is removed if it still names this one.
+    pub(super) fn take_back(&mut self) {
+        self.is_left = false;
     }
 }
 
@@ -160,10 +168,28 @@ mod tests {
     fn a_file_that_is_left_stays() {
         let directory = Directory::new();
         let path = directory.0.join("oneport.pid");
-        let file = PidFile::write(&path).unwrap();
+        let mut file = PidFile::write(&path).unwrap();
         file.publish(None);
         file.leave();
+        drop(file);
         assert_eq!(directory.names(), ["oneport.pid"]);
+    }
+
+    #[test]
+    fn a_file_that_is_taken_back_goes_unless_the_next_process_has_replaced_it() {
+        let directory = Directory::new();
+        let path = directory.0.join("oneport.pid");
+        for next in [None, Some("1\n")] {
+            let mut file = PidFile::write(&path).unwrap();
+            file.publish(None);
+            file.leave();
+            if let Some(written) = next {
+                fs::write(&path, written).unwrap();
+            }
+            file.take_back();
+            drop(file);
+            assert_eq!(path.exists(), next.is_some());
+        }
     }
 
     #[test]

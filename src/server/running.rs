@@ -22,6 +22,9 @@ use crate::telemetry;
 /// How long a process that takes over waits for Redis before it accepts connections without it.
 const LINK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a process that ends takes to pass on the last tickets, and a SIGHUP.
+const PASS_ON_DEADLINE: Duration = Duration::from_secs(1);
+
 /// A server that accepts connections.
 pub(super) struct Running {
     pub(super) gateway: Gateway,
@@ -49,13 +52,15 @@ pub(super) struct Predecessor {
 pub(super) enum End {
     /// By a signal.
     Stop,
+    /// With the process that this one was to replace.
+    StopWithOld,
     /// Another process serves.
     Replaced(Ready),
 }
 
 impl Running {
-    /// Becomes the process that serves: alone, or in the place of another one. Returns `End::Stop`
-    /// if that one stops.
+    /// Becomes the process that serves: alone, or in the place of another one. Returns an end if
+    /// that one stops.
     pub(super) async fn begin(&mut self, old: Option<Predecessor>) -> Option<End> {
         let mut replaced = None;
         if let Some(Predecessor {
@@ -85,7 +90,7 @@ impl Running {
             match decision {
                 Decision::Go { reload: true } => self.reloader.request(),
                 Decision::Go { reload: false } => {}
-                Decision::Stop => return Some(End::Stop),
+                Decision::Stop => return Some(End::StopWithOld),
             }
         }
         self.listeners.take_over();
@@ -98,8 +103,10 @@ impl Running {
     pub(super) async fn serve(&mut self) -> End {
         loop {
             tokio::select! {
+                biased; // one that was to stop is not replaced
                 signal = self.signals.next() => match signal {
                     Signal::Stop => return End::Stop,
+                    Signal::StopWithOld => return End::StopWithOld,
                     Signal::Reload => self.reloader.request(),
                     Signal::ReopenLogs => telemetry::reopen_logs(),
                     Signal::Restart => self.begin_restart(),
@@ -133,12 +140,15 @@ impl Running {
     /// Drains. On a second signal to stop, returns at once.
     pub(super) async fn end(self, end: End) -> Drained {
         match end {
-            End::Stop => self.stop().await,
+            End::Stop => self.stop(1).await,
+            // The service manager may have sent its signal to both.
+            End::StopWithOld => self.stop(2).await,
             End::Replaced(ready) => self.hand_over(ready).await,
         }
     }
 
-    async fn stop(self) -> Drained {
+    /// Stops; that many signals end it at once.
+    async fn stop(self, signals_to_exit: usize) -> Drained {
         let Self {
             gateway,
             listeners,
@@ -167,7 +177,7 @@ impl Running {
         let drained = tokio::select! {
             // The new process is told at once: after a while without an answer it would serve.
             (drained, ()) = async { tokio::join!(leaving, restart.stop(in_all)) } => drained,
-            () = stop_signal(&mut signals, ignore_reload) => cut_off(&gateway),
+            () = stop_signals(&mut signals, signals_to_exit, ignore_reload) => cut_off(&gateway),
         };
         metrics.close().await;
         drained
@@ -190,7 +200,7 @@ impl Running {
         listeners.hand_over(&ready.listeners).await;
         metrics.hand_over(&ready.listeners).await;
         let pid = ready.pid;
-        main_process.hand_over(pid, ready.pid_file.as_deref());
+        let mut pid_file = main_process.hand_over(pid, ready.pid_file.as_deref());
         let is_reloaded = requested != reloads_before;
         let services = gateway.services();
         let mut process = ready.go(is_reloaded, services).await;
@@ -202,30 +212,28 @@ impl Running {
             "another process serves; this one drains"
         );
         let reload = AtomicBool::new(false);
-        let pass_on_reload = || {
-            tracing::info!(
-                new = pid,
-                "another process serves; SIGHUP is passed on to it"
-            );
-            reload.store(true, Ordering::Relaxed);
-        };
+        let pass_on_reload = || reload.store(true, Ordering::Relaxed);
         let watching = async {
             let status = process.accompany(services, &reload).await;
             match status.success() {
                 true => tracing::info!(new = pid, "the process that serves has stopped"),
                 false => tracing::error!(new = pid, "the process that serves has ended ({status})"),
             }
-            std::future::pending().await
+            if let Some(file) = &mut pid_file {
+                file.take_back(); // it may have ended before it has replaced it
+            }
+            process.ignore_reloads(services, &reload).await
         };
         let drained = tokio::select! {
             drained = hand_over(&gateway, server, &admission) => drained,
-            () = stop_twice(&mut signals, pass_on_reload) => cut_off(&gateway),
-            drained = watching => drained,
+            () = stop_signals(&mut signals, 2, pass_on_reload) => cut_off(&gateway),
+            never = watching => match never {},
         };
         if signals.take_reload() {
             pass_on_reload();
         }
-        process.pass_on(services, &reload).await;
+        let passing_on = process.pass_on(services, &reload);
+        let _ = tokio::time::timeout(PASS_ON_DEADLINE, passing_on).await; // or it stands still
         drained
     }
 }
@@ -242,24 +250,24 @@ pub(super) async fn until_linked(services: &Services) {
     }
 }
 
-/// Waits for a signal that stops the server. The others are handled as far as a server that drains
-/// can.
-async fn stop_signal(signals: &mut Signals, on_reload: impl Fn()) {
-    loop {
+/// Waits for that many signals that stop the server. The others are handled as far as a server that
+/// drains can.
+async fn stop_signals(signals: &mut Signals, count: usize, on_reload: impl Fn()) {
+    let mut left = count;
+    while left > 0 {
         match signals.next().await {
-            Signal::Stop => return,
+            Signal::Stop => {
+                left -= 1;
+                if left == 1 {
+                    tracing::info!("this process drains already; another signal exits at once");
+                }
+            }
             Signal::ReopenLogs => telemetry::reopen_logs(),
             Signal::Reload => on_reload(),
             Signal::Restart => tracing::warn!("this process ends already; SIGUSR2 is ignored"),
+            Signal::StopWithOld => {}
         }
     }
-}
-
-/// Like [`stop_signal`], for a server that drains without such a signal so far.
-async fn stop_twice(signals: &mut Signals, on_reload: impl Fn()) {
-    stop_signal(signals, &on_reload).await;
-    tracing::info!("this process drains already; another signal exits at once");
-    stop_signal(signals, &on_reload).await;
 }
 
 fn cut_off(gateway: &Gateway) -> Drained {

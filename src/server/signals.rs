@@ -20,6 +20,8 @@ pub enum Signal {
     ReopenLogs,
     /// SIGUSR2: replace this process by a new one.
     Restart,
+    /// The process that this one has replaced was told to stop before that, and both stop.
+    StopWithOld,
 }
 
 #[derive(Debug)]

@@ -78,6 +78,17 @@ impl Channel {
         })
     }
 
+    /// The same, for bytes that were read before.
+    pub(super) fn behind(
+        received: Vec<u8>,
+        stream: std::os::unix::net::UnixStream,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            received,
+            ..Self::new(stream)?
+        })
+    }
+
     /// Sends a message, which is queued at once. After an error, which is also that of a reader that
     /// stands still, the other process can read nothing more.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {

@@ -52,6 +52,12 @@ use crate::tasks::Tasks;
 /// The variable that tells a new process that its standard input is the socket of the old one.
 const MARK: &str = "ONEPORT_HANDOVER";
 
+/// How long a process that stops waits for a thread that starts a new one.
+const SPAWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the report of a new process may take that is read after `timeouts.restart`.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
 /// Starts new processes, one at a time.
 #[derive(Debug)]
 pub(super) struct Restart {
@@ -98,7 +104,11 @@ impl State {
             Self::Starting { process, deadline } => tokio::select! {
                 biased; // a process that has reported may serve already
                 reported = process.receive() => Event::Reported(reported),
-                () = tokio::time::sleep_until(*deadline) => Event::Late,
+                () = tokio::time::sleep_until(*deadline) => {
+                    // This process may have stood still since the report.
+                    let reported = tokio::time::timeout(LAST_LOOK, process.receive());
+                    reported.await.map_or(Event::Late, Event::Reported)
+                }
             },
         }
     }
@@ -175,29 +185,27 @@ impl Restart {
                 tracing::error!("cannot start a new process: {error}");
                 failed();
             }
-            (
-                State::Starting { process, .. },
-                Event::Reported(Ok(Some(FromNew::Ready {
-                    pid,
-                    listeners,
-                    pid_file,
-                }))),
-            ) => {
-                let listeners = listeners.iter();
-                return Some(Ready {
-                    process,
-                    pid,
-                    listeners: listeners.filter_map(|bind| bind.parse().ok()).collect(),
-                    pid_file,
-                });
-            }
-            (State::Starting { process, .. }, Event::Reported(reported)) => {
+            (State::Starting { mut process, .. }, Event::Reported(reported)) => {
                 match reported {
+                    Ok(Some(FromNew::Ready {
+                        pid,
+                        listeners,
+                        pid_file,
+                    })) if !process.has_ended() => {
+                        let listeners = listeners.iter();
+                        return Some(Ready {
+                            process,
+                            pid,
+                            listeners: listeners.filter_map(|bind| bind.parse().ok()).collect(),
+                            pid_file,
+                        });
+                    }
                     Ok(Some(FromNew::Failed { problems })) => problems
                         .iter()
                         .for_each(|problem| tracing::error!("{problem}")),
                     Err(error) => tracing::error!("the new process sent no valid report: {error}"),
-                    _ => {}
+                    // It may have died right after its report.
+                    Ok(Some(FromNew::Ready { .. }) | None) => {}
                 }
                 // In a task: the process may take a moment to exit.
                 self.tasks.spawn("restart", async move {
@@ -224,7 +232,7 @@ impl Restart {
         let process = match self.state {
             State::Idle => return,
             State::Spawning { spawned, .. } => {
-                match tokio::time::timeout(within, spawned).await {
+                match tokio::time::timeout(within.min(SPAWN_DEADLINE), spawned).await {
                     Ok(Ok(Ok(process))) => process,
                     // Its thread kills what it still starts.
                     _ => return,

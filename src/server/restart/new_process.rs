@@ -1,5 +1,6 @@
 //! NewProcess: the process that is to take over, as the old one sees it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,6 +28,9 @@ const SEND_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a killed process may take to end. One that waits for a disk ends when that answers, and
 /// is then its new parent's.
 const KILL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How much longer than its drain a process may take to end.
+const END_MARGIN: Duration = Duration::from_secs(2);
 
 /// How often to look whether the process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -78,14 +82,23 @@ impl NewProcess {
         self.channel.send(message).await
     }
 
+    /// Returns whether the process has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Ends the process: at once, or after `within` if it reports now that it accepts connections.
     pub(super) async fn stop(mut self, within: Duration) {
         // Also for a process behind a wrapper, which alone would be killed.
         let _ = self.send(&FromOld::Stop).await;
         let report = tokio::time::timeout(within.min(KILL_DEADLINE), self.receive());
         let is_ready = matches!(report.await, Ok(Ok(Some(FromNew::Ready { .. }))));
-        self.end(if is_ready { within } else { Duration::ZERO })
-            .await;
+        self.end(if is_ready {
+            within.saturating_add(END_MARGIN)
+        } else {
+            Duration::ZERO
+        })
+        .await;
     }
 
     /// Waits for the end of the process, and kills it after `within`.
@@ -118,8 +131,24 @@ impl NewProcess {
     /// Passes on tickets, and the request of a reload if there is one.
     pub(in crate::server) async fn pass_on(&mut self, services: &Services, reload: &AtomicBool) {
         self.pass_tickets(services).await;
-        if reload.swap(false, Ordering::Relaxed) {
-            let _ = self.send(&FromOld::Reload).await;
+        if !reload.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        match self.send(&FromOld::Reload).await {
+            Ok(()) => tracing::info!("another process serves; SIGHUP is passed on to it"),
+            Err(_) => tracing::warn!("the process that serves has ended; SIGHUP is ignored"),
+        }
+    }
+
+    /// Tells of each request of a reload that there is no process for it: it has ended.
+    pub(in crate::server) async fn ignore_reloads(
+        &mut self,
+        services: &Services,
+        reload: &AtomicBool,
+    ) -> Infallible {
+        loop {
+            self.pass_on(services, reload).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

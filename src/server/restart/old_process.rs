@@ -31,6 +31,8 @@ const GO_DEADLINE: Duration = Duration::from_secs(10);
 pub struct OldProcess {
     stream: UnixStream,
     listeners: Vec<Inherited>,
+    /// What has arrived behind the listeners: messages.
+    received: Vec<u8>,
     pid: u32,
 }
 
@@ -63,8 +65,10 @@ impl OldProcess {
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         stream.set_read_timeout(Some(RECEIVE_DEADLINE))?;
         stream.set_write_timeout(Some(RECEIVE_DEADLINE))?;
+        let (listeners, received) = receive_listeners(&stream)?;
         Ok(Some(Self {
-            listeners: receive_listeners(&stream)?,
+            listeners,
+            received,
             pid: creator(&stream).unwrap_or_else(parent_id),
             stream,
         }))
@@ -103,7 +107,7 @@ impl OldProcess {
         pid_file: Option<&Path>,
         services: &Services,
     ) -> (Decision, Draining) {
-        let Ok(mut channel) = Channel::new(self.stream) else {
+        let Ok(mut channel) = Channel::behind(self.received, self.stream) else {
             return (Decision::Go { reload: false }, Draining(None));
         };
         let ready = FromNew::Ready {
@@ -122,27 +126,19 @@ impl OldProcess {
                 }
             }
         };
-        let decided = tokio::time::timeout(GO_DEADLINE, deciding).await;
-        let has_died = match &decided {
-            Ok(Ok(message)) => message.is_none(),
-            Ok(Err(error)) => error.kind() != io::ErrorKind::InvalidData,
-            Err(_) => false,
+        let warned = |sentence| {
+            tracing::warn!(old = self.pid, "the old process {sentence}");
+            Decision::Go { reload: false }
         };
-        if has_died {
-            tracing::warn!(old = self.pid, "the old process has died");
-            return (Decision::Go { reload: false }, Draining(None));
-        }
-        let decision = match decided {
+        let decision = match tokio::time::timeout(GO_DEADLINE, deciding).await {
             Ok(Ok(Some(FromOld::Go { reload }))) => Decision::Go { reload },
             Ok(Ok(Some(FromOld::Stop))) => Decision::Stop,
-            Ok(Ok(None | Some(FromOld::Tickets(_) | FromOld::Reload)) | Err(_)) => {
-                tracing::warn!(old = self.pid, "the old process sent no valid decision");
-                Decision::Go { reload: false }
+            Ok(Ok(Some(FromOld::Tickets(_) | FromOld::Reload))) => warned("sent no valid decision"),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                warned("sent no valid decision")
             }
-            Err(_) => {
-                tracing::warn!(old = self.pid, "the old process does not answer");
-                Decision::Go { reload: false }
-            }
+            Ok(Ok(None) | Err(_)) => return (warned("has died"), Draining(None)),
+            Err(_) => warned("does not answer"),
         };
         (decision, Draining(Some(channel)))
     }
@@ -164,10 +160,12 @@ impl Draining {
                     services.settings().auth.add_tickets(tickets);
                 }
                 // One that finds no room follows others that nothing has handled yet.
-                Ok(Some(FromOld::Reload)) => drop(signals.try_send(Signal::Reload)),
+                Ok(Some(FromOld::Reload | FromOld::Go { reload: true })) => {
+                    let _ = signals.try_send(Signal::Reload);
+                }
                 // It has answered late: this process serves, and ends with it all the same.
-                Ok(Some(FromOld::Stop)) => drop(signals.try_send(Signal::Stop)),
-                Ok(Some(FromOld::Go { .. })) => {}
+                Ok(Some(FromOld::Stop)) => drop(signals.try_send(Signal::StopWithOld)),
+                Ok(Some(FromOld::Go { reload: false })) => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     tracing::error!("the old process sent no valid message: {error}");
                 }
@@ -190,18 +188,32 @@ fn creator(_: &UnixStream) -> Option<u32> {
     None
 }
 
-/// Reads a line for each listener, with its descriptor, and an empty one at the end.
-fn receive_listeners(stream: &UnixStream) -> io::Result<Vec<Inherited>> {
+/// Reads a line for each listener, with its descriptor, and an empty one at the end. Returns also
+/// the bytes behind it that have arrived.
+fn receive_listeners(stream: &UnixStream) -> io::Result<(Vec<Inherited>, Vec<u8>)> {
     let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
-    while bytes != b"\n" && !bytes.ends_with(b"\n\n") {
+    let end = loop {
+        if let Some(end) = end_of_list(&bytes) {
+            break end;
+        }
         if receive_with_descriptors(stream, &mut bytes, &mut descriptors)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(invalid("the old process sent too much".to_owned()));
         }
+    };
+    let received = bytes.split_off(end);
+    Ok((pair(&bytes, descriptors)?, received))
+}
+
+/// Returns the end of the first empty line.
+fn end_of_list(bytes: &[u8]) -> Option<usize> {
+    if bytes.starts_with(b"\n") {
+        return Some(1);
     }
-    pair(&bytes, descriptors)
+    let at = bytes.windows(2).position(|pair| pair == b"\n\n");
+    at.map(|at| at + 2)
 }
 
 fn pair(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Vec<Inherited>> {
@@ -249,7 +261,8 @@ mod tests {
             send_with_descriptor(&old, &line, &old).unwrap();
         }
         (&old).write_all(b"\n").unwrap();
-        let received = receive_listeners(&new).unwrap();
+        let (received, rest) = receive_listeners(&new).unwrap();
+        assert!(rest.is_empty());
         let found = received.iter().map(|one| (one.bind.to_string(), one.file));
         let sent = sent.map(|(bind, file)| (bind.to_owned(), file));
         assert_eq!(found.collect::<Vec<_>>(), sent);
@@ -259,7 +272,24 @@ mod tests {
     fn a_server_without_listeners_sends_the_end_alone() {
         let (old, new) = UnixStream::pair().unwrap();
         (&old).write_all(b"\n").unwrap();
-        assert!(receive_listeners(&new).unwrap().is_empty());
+        assert!(receive_listeners(&new).unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_there_before_the_list_is_read_arrives_behind_it() {
+        for count in [0, 2] {
+            let (old, new) = UnixStream::pair().unwrap();
+            for _ in 0..count {
+                let line = encode(&("[::1]:80", None::<FileIdentity>)).unwrap();
+                send_with_descriptor(&old, &line, &old).unwrap();
+            }
+            (&old).write_all(b"\n").unwrap();
+            (&old).write_all(&encode(&FromOld::Stop).unwrap()).unwrap();
+            let (listeners, received) = receive_listeners(&new).unwrap();
+            assert_eq!(listeners.len(), count);
+            let mut channel = Channel::behind(received, new).unwrap();
+            assert_eq!(channel.receive().await.unwrap(), Some(FromOld::Stop));
+        }
     }
 
     #[test]
@@ -297,6 +327,7 @@ mod tests {
             let new = OldProcess {
                 stream,
                 listeners: Vec::new(),
+                received: Vec::new(),
                 pid: 1,
             };
             let problem = "oneport.toml:1:1: \"quoted\" ".repeat(4);

@@ -7,12 +7,15 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
 from kit.deadline import DEADLINE, until
+from kit.frames import Bytes
 from kit.pebble import Pebble
 from kit.postgres import free_port
+from kit.restart import RestartServer
 from kit.server import Server, binary
 
 FAILED = "cannot obtain a certificate"
@@ -43,7 +46,7 @@ def certificate(port, trust, name="a.test"):
         return None
 
 
-class Acme(unittest.TestCase):
+class Case(unittest.TestCase):
     def setUp(self):
         self.port = free_port()
 
@@ -70,6 +73,8 @@ class Acme(unittest.TestCase):
         self.assertEqual(found["subjectAltName"], (("DNS", name),))
         return found
 
+
+class Acme(Case):
     def test_each_challenge_obtains_a_certificate(self):
         for challenge in ("http-01", "tls-alpn-01", "auto"):
             with self.subTest(challenge=challenge):
@@ -287,6 +292,116 @@ class Acme(unittest.TestCase):
         server.reload(config(pebble, external_account={"key_id": "kid-1", "hmac_key": key}))
         self.wait_for_certificate(server, pebble.trust())
         self.assertNotIn(key, server.log())
+
+
+class Restart(Case):
+    """SIGUSR2 while the CA validates a name: two processes, one cache, one order."""
+
+    def begin(self, challenge):
+        """Returns a restartable server whose order waits for the CA, which waits for the returned gate."""
+        self.port = free_port()
+        pebble = self.pebble()
+        gate = self.enterContext(Gate(self.port))
+        pebble.resolve("a.test", gate.address)
+        routes = '[[http.route]]\npath = "/files/{*path}"\nview = "static"\noptions = { dir = "files" }'
+        text = config(pebble, challenge=challenge, routes=routes)
+        server = self.enterContext(RestartServer(text, bind=f"127.0.0.1:{self.port}", files={"files/large": bytes(8 << 20)}))
+        until(gate.has_come, lambda: f"a validation by the CA\n{server.log()}\n{pebble.log()}")
+        return pebble, gate, server
+
+    def ends_in_order(self, server, cache):
+        until(lambda: list(cache.glob("*/challenges/*")) == [], "no challenge left")
+        self.assertNotIn(FAILED, server.log())
+        self.assertEqual(len(list(cache.glob("*/a.test.pem"))), 1)
+        server.restart()  # once more, now with a certificate
+
+    def test_the_old_process_finishes_its_order_and_the_new_one_answers_the_ca(self):
+        pebble, gate, server = self.begin("tls-alpn-01")
+        # A download keeps the old process.
+        client = self.enterContext(Bytes(("127.0.0.1", self.port), receive_buffer=4096))
+        client.send(b"GET /files/large HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        self.assertEqual(client.head()[0], 200)
+        server.begin_restart()
+        old = server.replaced()
+        gate.open()
+        trust = pebble.trust()
+        found = self.wait_for_certificate(server, trust)
+        self.assertEqual(server.metric("oneport_acme_orders_total", outcome="issued"), 0, "it is the old one's")
+        client.exactly(8 << 20)
+        client.socket.close()
+        server.ended(old)
+        self.ends_in_order(server, server.directory / "tls/acme")
+        self.assertEqual(certificate(self.port, trust), found)
+
+    def test_the_new_process_orders_when_the_old_one_ends_before_its_order(self):
+        pebble, gate, server = self.begin("http-01")
+        server.begin_restart()
+        old = server.replaced()
+        server.ended(old)
+        server.alone(old)
+        gate.open()
+        trust = pebble.trust()
+        found = self.wait_for_certificate(server, trust)
+        self.assertEqual(server.metric("oneport_acme_orders_total", outcome="issued"), 1)
+        self.ends_in_order(server, server.directory / "tls/acme")
+        self.assertEqual(certificate(self.port, trust), found)
+
+
+class Gate:
+    """An address at which connections wait until it is opened, and then go to the same port of 127.0.0.1."""
+
+    address = "127.0.0.9"
+
+    def __init__(self, port):
+        self._port = port
+        self._listener = socket.create_server((self.address, port))
+        self._opened = threading.Event()
+        self._come = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.open()
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends the wait for a client
+        self._listener.close()
+
+    def has_come(self):
+        return self._come > 0
+
+    def open(self):
+        self._opened.set()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            self._come += 1
+            threading.Thread(target=self._pass_on, args=[client], daemon=True).start()
+
+    def _pass_on(self, client):
+        with client:
+            self._opened.wait(DEADLINE)
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), timeout=DEADLINE) as server:
+                    back = threading.Thread(target=copy, args=[server, client], daemon=True)
+                    back.start()
+                    copy(client, server)
+                    back.join(DEADLINE)
+            except OSError:
+                pass  # one of them has left
+
+
+def copy(source, target):
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
 
 
 if __name__ == "__main__":
