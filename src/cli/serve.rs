@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
     } else {
         telemetry::Format::Text
     };
-    let console = Console::new(format);
+    let console = Console::new(format, log.file.0.is_some());
     if format == telemetry::Format::Text {
         print_problems(&loaded.warnings);
     }
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &ServeArguments, registry: Registry) -> u8 {
         }
     };
     std::panic::set_hook(Box::new(log_panic));
-    if format == telemetry::Format::Json {
+    if console.is_logged {
         loaded
             .warnings
             .iter()
@@ -137,6 +137,7 @@ async fn serve(
     match server.run(reload).await {
         Ok(drained) => {
             tracing::info!(
+                pid = std::process::id(),
                 sockets = drained.sockets,
                 cut_off = drained.cut_off,
                 "stopped"
@@ -154,13 +155,16 @@ async fn serve(
 /// so that every line of the process is JSON.
 struct Console {
     format: telemetry::Format,
+    /// Whether the log has it too: as its only place, or because the log is a file, which an
+    /// operator reads for itself.
+    is_logged: bool,
     /// Standard output, queued because it may be a pipe that is never read.
     output: Option<LogQueue>,
     _flush: Flush,
 }
 
 impl Console {
-    fn new(format: telemetry::Format) -> Self {
+    fn new(format: telemetry::Format, has_file: bool) -> Self {
         let started = std::io::stdout()
             .as_fd()
             .try_clone_to_owned()
@@ -171,6 +175,7 @@ impl Console {
         );
         Self {
             format,
+            is_logged: has_file || format == telemetry::Format::Json,
             output,
             _flush: flush,
         }
@@ -178,22 +183,21 @@ impl Console {
 
     fn banner(&self, places: &str, tables: &str) {
         let version = env!("CARGO_PKG_VERSION");
-        match (self.format, &self.output) {
-            (telemetry::Format::Json, _) => {
-                tracing::info!(version, listeners = places, "listening");
-            }
-            (telemetry::Format::Text, Some(output)) => {
-                output
-                    .push(format!("oneport {version} listens at {places}\n{tables}\n").as_bytes());
-            }
-            (telemetry::Format::Text, None) => {}
+        if self.is_logged {
+            let pid = std::process::id();
+            tracing::info!(version, pid, listeners = places, "listening");
+        }
+        if let (telemetry::Format::Text, Some(output)) = (self.format, &self.output) {
+            output.push(format!("oneport {version} listens at {places}\n{tables}\n").as_bytes());
         }
     }
 
     fn failure(&self, sentence: &str) {
-        match self.format {
-            telemetry::Format::Json => tracing::error!("{sentence}"),
-            telemetry::Format::Text => print_error(&format!("oneport: {sentence}")),
+        if self.is_logged {
+            tracing::error!("{sentence}");
+        }
+        if self.format == telemetry::Format::Text {
+            print_error(&format!("oneport: {sentence}"));
         }
     }
 }

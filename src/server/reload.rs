@@ -384,6 +384,9 @@ impl Reloader {
             for address in closing.addresses() {
                 tracing::info!(listener = %address, "no longer listening");
             }
+            for address in closing_metrics.addresses() {
+                tracing::info!(listener = %address, "no longer listening for metrics");
+            }
             closing.finish().await;
             closing_metrics.finish().await;
             let ended = ending.await;

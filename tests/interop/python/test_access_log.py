@@ -164,6 +164,24 @@ class AccessLog(unittest.TestCase):
             self.assertEqual(general["failed_requests"], 0)
             self.assertGreaterEqual(general["valid_requests"], count)
 
+    def test_credentials_in_header_fields_are_hidden(self):
+        log = 'access_fields = ["header:authorization", "header:sec-websocket-protocol", "response_header:set-cookie", "path"]\naccess_file = "access.log"'
+        with self.server(log) as server:
+            get(server, b"/x", b"Authorization: Bearer SECRET", b"Sec-WebSocket-Protocol: chat, bearer, SECRET")
+            line = self.lines(server, 1)[-1]
+            self.assertIn('header.authorization=(hidden) header.sec-websocket-protocol="chat, bearer, (hidden)"', line)
+            self.assertNotIn("SECRET", line)
+            for field in ("access_fields[0]", "access_fields[2]"):
+                self.assertRegex(server.log(), re.escape(field) + r": warning: .* are credentials")
+
+    def test_a_log_in_a_file_tells_of_the_start_and_the_end(self):
+        with self.server('file = "the.log"') as server:
+            pid = server.pid
+            server.stop()
+            lines = (server.directory / "the.log").read_text(encoding="utf-8").splitlines()
+        self.assertRegex(lines[0], rf"INFO .*listening version=\S+ pid={pid} listeners=\"http://127\.0\.0\.1:\d+\"")
+        self.assertRegex(lines[-1], rf"INFO .*stopped pid={pid} sockets=0 cut_off=0")
+
     def test_chosen_fields_are_objects_of_json(self):
         log = 'access_format = "json"\naccess_fields = ["status", "header:user-agent", "response_header:content-type", "protocol", "client_ip"]\naccess_file = "access.json"'
         with self.server(log) as server:

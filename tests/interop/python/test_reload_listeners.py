@@ -82,6 +82,16 @@ class ReloadListeners(unittest.TestCase):
         self.assertEqual(get(("127.0.0.1", second)), 200)
         self.assertTrue(is_refused(third))
 
+    def test_the_listener_of_metrics_is_added_and_removed_with_a_line_each(self):
+        first, port = free_port(), free_port()
+        server = self.start(config([f"127.0.0.1:{first}"]))
+        said = server.reload(config([f"127.0.0.1:{first}"]) + f'\n[metrics]\nbind = ["127.0.0.1:{port}"]\n')
+        self.assertRegex(said, rf"listening for metrics listener=.*{port}")
+        self.assertEqual(get(("127.0.0.1", port), "/metrics"), 200)
+        said = server.reload(config([f"127.0.0.1:{first}"]))
+        self.assertRegex(said, rf"no longer listening for metrics listener=127\.0\.0\.1:{port}")
+        self.assertTrue(is_refused(port))
+
     def test_an_address_in_use_refuses_the_whole_reload_with_its_place(self):
         first, second = free_port(), free_port()
         server = self.start(config([f"127.0.0.1:{first}"]))
