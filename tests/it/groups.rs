@@ -112,6 +112,83 @@ async fn chat_tells_messages_presence_history_and_errors() {
     );
 }
 
+/// Speaks, and returns what comes back without its time.
+async fn say(socket: &mut Connected, said: Value) -> Value {
+    socket.send_json(&said).await;
+    hear(socket).await
+}
+
+#[tokio::test]
+async fn nickname_is_never_a_user_and_only_an_anonymous_visitor_has_one() {
+    let app = app();
+    let mut one = open(&app, "/chat/names/").await;
+    hear(&mut one).await;
+    for nickname in ["anna", "Ännchen von Tharau", "李雷", "🚀", &"x".repeat(32)] {
+        let heard = say(&mut one, json!({"message": "a", "nickname": nickname})).await;
+        assert_eq!(
+            heard,
+            json!({"type": "chat.message", "message": "> a", "user": null, "nickname": nickname})
+        );
+    }
+    for nickname in [
+        "",
+        " anna",
+        "anna\u{a0}",
+        "an\nna",
+        "an\u{0}na",
+        "an\u{202e}na",
+        "an\u{200b}na",
+        "an\u{2066}na",
+        "an\u{e0061}na",
+        &"x".repeat(33),
+    ] {
+        let heard = say(&mut one, json!({"message": "a", "nickname": nickname})).await;
+        assert_eq!(heard["code"], "invalid_nickname", "{nickname:?}");
+    }
+    let heard = say(&mut one, json!({"message": "a", "nickname": 7})).await;
+    assert_eq!(heard["code"], "invalid_message");
+    let heard = say(&mut one, json!({"message": "a", "nickname": null})).await;
+    assert_eq!(
+        heard,
+        json!({"type": "chat.message", "message": "> a", "user": null})
+    );
+    let ben = User {
+        id: "8".into(),
+        name: "ben".into(),
+        is_staff: false,
+    };
+    let mut two = WebsocketCommunicator::new("/chat/other/")
+        .user(ben)
+        .connect(&app)
+        .await
+        .unwrap();
+    hear(&mut two).await;
+    for nickname in ["anna", ""] {
+        assert_eq!(
+            say(&mut two, json!({"message": "a", "nickname": nickname})).await,
+            json!({"type": "chat.message", "message": "> a", "user": "ben"})
+        );
+    }
+}
+
+#[tokio::test]
+async fn ref_of_a_message_comes_back_with_it() {
+    let app = app();
+    let mut one = open(&app, "/chat/refs/").await;
+    hear(&mut one).await;
+    let longest = "é".repeat(32);
+    for reference in ["", "a1", &longest] {
+        assert_eq!(
+            say(&mut one, json!({"message": "a", "ref": reference})).await["ref"],
+            reference
+        );
+    }
+    for reference in [json!(format!("{longest}x")), json!(7), json!(["a"])] {
+        let heard = say(&mut one, json!({"message": "a", "ref": reference})).await;
+        assert_eq!(heard["code"], "invalid_message", "{reference}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn last_chat_leave_has_the_final_count_when_many_leave_at_once() {
     let app = app();

@@ -17,7 +17,8 @@ use crate::websocket::{Accept, Close, Consumer, Context, Denial, Message};
 ///
 /// `{"type": "who"}` asks for the members; the reply is `chat.who`. The reply to an invalid message
 /// is `chat.error`, and the socket stays open. With `presence` the group gets `chat.join` and
-/// `chat.leave`.
+/// `chat.leave`. A message may have a `ref`, by which its sender recognises it, and that of an
+/// anonymous visitor a `nickname`, which nothing vouches for: `user` is then null.
 #[derive(Debug)]
 pub struct Chat {
     options: Options,
@@ -54,6 +55,12 @@ fn a_page() -> usize {
     4000
 }
 
+/// The most characters of a nickname.
+const NICKNAME_MAX: usize = 32;
+
+/// The most bytes of a `ref`.
+const REF_MAX: usize = 64;
+
 /// A message from a client.
 #[derive(Deserialize)]
 struct ClientMessage<'a> {
@@ -61,6 +68,10 @@ struct ClientMessage<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     message: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    nickname: Option<Cow<'a, str>>,
+    #[serde(default, borrow, rename = "ref")]
+    reference: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -68,6 +79,10 @@ struct ChatMessage<'a> {
     message: &'a str,
     user: Option<&'a str>,
     at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nickname: Option<&'a str>,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -163,9 +178,11 @@ impl Chat {
                 );
             }
         };
-        match (said.kind.as_deref(), said.message) {
+        match (said.kind.as_deref(), &said.message) {
             (Some("who"), None) => Box::pin(self.tell_who(cx)).await.map(|()| None),
-            (None | Some("message" | "chat.message"), Some(message)) => self.event(cx, &message),
+            (None | Some("message" | "chat.message"), Some(message)) => {
+                self.event(cx, message, &said)
+            }
             _ => error(
                 cx,
                 "invalid_message",
@@ -175,7 +192,12 @@ impl Chat {
     }
 
     /// Returns the event of a message, or sends the client an error.
-    fn event(&self, cx: &mut Context<'_>, message: &str) -> Result<Option<Event>, Close> {
+    fn event(
+        &self,
+        cx: &mut Context<'_>,
+        message: &str,
+        said: &ClientMessage<'_>,
+    ) -> Result<Option<Event>, Close> {
         if message.is_empty() {
             return error(
                 cx,
@@ -193,6 +215,20 @@ impl Chat {
                 ),
             );
         }
+        let reference = said.reference.as_deref();
+        if reference.is_some_and(|reference| reference.len() > REF_MAX) {
+            let sentence = format!("expected a ref of at most {REF_MAX} bytes");
+            return error(cx, "invalid_message", &sentence);
+        }
+        // The name of a user is known; only an anonymous visitor may choose one.
+        let is_anonymous = cx.scope().user.is_none();
+        let nickname = said.nickname.as_deref().filter(|_| is_anonymous);
+        if nickname.is_some_and(|nickname| !is_nickname(nickname)) {
+            let sentence = format!(
+                "expected a nickname of 1 to {NICKNAME_MAX} visible characters, without a space at either end"
+            );
+            return error(cx, "invalid_nickname", &sentence);
+        }
         let message = if self.options.prefix.is_empty() {
             Cow::Borrowed(message)
         } else {
@@ -205,6 +241,8 @@ impl Chat {
                 message: &message,
                 user,
                 at: Timestamp::now(),
+                nickname,
+                reference,
             },
         )?;
         Ok(Some(event))
@@ -222,6 +260,29 @@ impl Chat {
         })?;
         Ok(())
     }
+}
+
+/// Returns whether a text can be shown as a name on one line, without changing what is around it.
+fn is_nickname(text: &str) -> bool {
+    let is_invisible = |character: char| {
+        character.is_control()
+            || matches!(
+                character,
+                '\u{ad}'
+                    | '\u{61c}'
+                    | '\u{180e}'
+                    | '\u{200b}'..='\u{200f}'
+                    | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}'
+                    | '\u{feff}'
+                    | '\u{fff9}'..='\u{fffb}'
+                    | '\u{e0000}'..='\u{e007f}'
+            )
+    };
+    !text.is_empty()
+        && text.trim() == text
+        && text.chars().count() <= NICKNAME_MAX
+        && !text.chars().any(is_invisible)
 }
 
 /// Sends an error to the client alone.
