@@ -27,9 +27,11 @@ const DEMO: &[(&str, &str)] = demo![
     "templates/static/chat.js",
     "templates/static/icon.svg",
     "templates/static/index.js",
+    "templates/static/links.js",
     "templates/static/message_list.js",
     "templates/static/oneport.css",
-    "templates/static/socket.js",
+    "templates/static/oneport.js",
+    "templates/static/visitor.js",
 ];
 
 /// The files that only a new project has.

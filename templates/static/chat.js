@@ -1,11 +1,12 @@
-/** The room's page: connects the socket, the list of messages and the form. */
+/** The room's page: connects the server, the list of messages and the form. */
 
 import { MessageList, nameOf } from "./message_list.js";
-import { ReconnectingSocket, socketUrl } from "./socket.js";
+import { connect } from "./oneport.js";
+import { newRef, OwnMessages, rememberedNickname, rememberNickname } from "./visitor.js";
 
 const byId = (id) => document.getElementById(id);
 const chat = byId("chat");
-const [field, send, status, members, who] = ["text", "send", "status", "members", "who"].map(byId);
+const [field, send, status, members, who, nickname] = ["text", "send", "status", "members", "who", "nickname"].map(byId);
 const [notice, noticeText, again, logIn] = ["notice", "notice-text", "again", "log-in"].map(byId);
 
 /** The close code of a socket whose login has ended. */
@@ -14,50 +15,49 @@ const WHO = JSON.stringify({ type: "who" });
 const STATUS_TEXTS = {
   connecting: "Connecting…",
   open: "Connected",
+  events: "Connected, read only",
   waiting: "Reconnecting…",
   closed: "Disconnected",
 };
 
-const list = new MessageList(byId("log"), byId("newer"), chat.dataset.user);
-const socket = new ReconnectingSocket(socketUrl(chat.dataset.socketPath), { probe: WHO });
+const list = new MessageList(byId("log"), byId("newer"));
+const own = new OwnMessages(chat.dataset.user);
+const server = connect(chat.dataset.socketPath, { probe: WHO, events: chat.dataset.eventsPath ?? null });
 const title = document.title;
 let lastSent = "";
 let unread = 0;
 let wasOpen = false;
 let isStale = false;
 
-socket.addEventListener("status", ({ detail }) => {
+server.on("status", (change) => {
   // Each attempt after a loss is still "reconnecting" for the reader, and not worth an announcement.
-  const shown = detail.status === "connecting" && wasOpen ? "waiting" : detail.status;
-  if (chat.dataset.status !== shown || status.textContent === "") status.textContent = STATUS_TEXTS[shown];
+  const shown = change.status === "connecting" && wasOpen ? "waiting" : change.status;
+  const text = STATUS_TEXTS[shown === "open" && change.transport === "events" ? "events" : shown];
+  if (status.textContent !== text) status.textContent = text;
   chat.dataset.status = shown;
-  wasOpen = detail.status === "closed" ? false : wasOpen || detail.status === "open";
-  if (detail.status === "open") {
-    hideNotice();
-  } else {
-    showMembers(null);
-  }
-  if (detail.status === "closed") ended(detail);
+  wasOpen = change.status === "closed" ? false : wasOpen || change.status === "open";
+  if (change.status === "open") hideNotice();
+  if (change.status === "closed") ended(change);
   updateForm();
 });
 
-socket.addEventListener("message", ({ detail }) => {
-  const event = parse(detail);
-  switch (event?.type) {
+server.on("presence", ({ members, users }) => {
+  showMembers(members);
+  if (users !== null) who.textContent = namesOf(users);
+});
+
+server.on("gap", () => list.addGap());
+
+server.on("event", (event) => {
+  switch (event.type) {
     case "chat.message":
-      if (list.addMessage(event)) said();
+      if (list.addMessage(event, own.has(event))) said();
       break;
     case "chat.join":
       list.addPresence("came in", event.user);
-      showMembers(event.members);
       break;
     case "chat.leave":
       list.addPresence("left", event.user);
-      showMembers(event.members);
-      break;
-    case "chat.who":
-      showMembers(event.members);
-      who.textContent = namesOf(event.users);
       break;
     case "chat.error":
       refused(event.message);
@@ -69,7 +69,11 @@ socket.addEventListener("message", ({ detail }) => {
 byId("say").addEventListener("submit", (event) => {
   event.preventDefault();
   const message = field.value.trim();
-  if (message === "" || !socket.send(JSON.stringify({ message }))) return;
+  if (message === "") return;
+  const ref = newRef();
+  const name = nickname?.value.trim() ?? "";
+  if (!server.send(name === "" ? { message, ref } : { message, ref, nickname: name })) return;
+  own.add(ref);
   lastSent = message;
   field.value = "";
   field.focus();
@@ -79,6 +83,17 @@ byId("say").addEventListener("submit", (event) => {
 });
 
 field.addEventListener("input", updateForm);
+
+// Only who is not logged in has the field.
+if (nickname !== null) {
+  nickname.value = rememberedNickname();
+  nickname.addEventListener("change", () => rememberNickname(nickname.value.trim()));
+  nickname.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    field.focus();
+  });
+}
 
 field.addEventListener("keydown", (event) => {
   // While an input method composes, Enter chooses a word.
@@ -99,7 +114,7 @@ again.addEventListener("click", () => {
     return;
   }
   hideNotice();
-  socket.open();
+  server.open();
 });
 
 document.addEventListener("visibilitychange", () => {
@@ -112,15 +127,6 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("pageshow", ({ persisted }) => {
   if (persisted && (isStale || byId("account") !== null)) location.reload();
 });
-
-function parse(data) {
-  if (typeof data !== "string") return null;
-  try {
-    return JSON.parse(data);
-  } catch {
-    return null;
-  }
-}
 
 function said() {
   byId("empty").hidden = true;
@@ -168,7 +174,7 @@ function showMembers(count) {
 }
 
 function askWho() {
-  if (!who.hidden) socket.send(WHO);
+  if (!who.hidden) server.who();
 }
 
 /** "anna, ben and 2 anonymous", in the reader's language as far as the browser knows it. */
@@ -192,9 +198,8 @@ function hideNotice() {
 }
 
 function updateForm() {
-  const isOpen = socket.status === "open";
-  send.disabled = !isOpen || field.value.trim() === "";
-  field.placeholder = isOpen ? `Message ${chat.dataset.room}` : "Not connected";
+  const canSend = server.transport === "websocket";
+  send.disabled = !canSend || field.value.trim() === "";
+  if (canSend) field.placeholder = `Message ${chat.dataset.room}`;
+  else field.placeholder = server.status === "open" ? "Read only: this network blocks WebSockets" : "Not connected";
 }
-
-socket.open();

@@ -1,5 +1,7 @@
 /** MessageList: the messages as DOM. Text is only ever inserted as text. */
 
+import { linked } from "./links.js";
+
 const ENTRIES_MAX = 300;
 const KEYS_MAX = 1_000;
 /** How far from the bottom still counts as the bottom. */
@@ -7,7 +9,7 @@ const BOTTOM_PX = 48;
 const TONES = 6;
 
 const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
-const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "short" });
+const dayInFull = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 const inFull = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 
 /** Returns the name to show for a user, who may have none. */
@@ -19,34 +21,48 @@ export function nameOf(user) {
 export class MessageList {
   #log;
   #newer;
-  #self;
   #unseen = 0;
   #keys = new Set();
   #presence = null;
+  #day = new Date().toDateString();
 
-  /** `log` scrolls, `newer` is the button that leads to its end, `self` is the reader's own name or "". */
-  constructor(log, newer, self) {
+  /** `log` scrolls, `newer` is the button that leads to its end. */
+  constructor(log, newer) {
     this.#log = log;
     this.#newer = newer;
-    this.#self = self;
     log.addEventListener("scroll", () => this.#isAtEnd() && this.#seen(), { passive: true });
     newer.addEventListener("click", () => this.toEnd());
     new ResizeObserver(() => this.#unseen === 0 && this.toEnd()).observe(log);
   }
 
   /** Adds a message; returns false for one that is already shown (a reconnect replays the history). */
-  addMessage({ id, message, user = null, at }) {
+  addMessage({ id, message, user = null, nickname = null, at }, isOwn) {
     if (!this.#isNew(id, message, user, at)) return false;
-    const name = nameOf(user);
+    const date = dateOf(at);
+    this.#beginDay(date);
+    const isGuest = user === null && typeof nickname === "string";
+    const name = nameOf(isGuest ? nickname : user);
     const entry = element("article", "message");
     if (user !== null) entry.dataset.tone = toneOf(name);
-    entry.classList.toggle("own", this.#self !== "" && user === this.#self);
+    entry.classList.toggle("own", isOwn);
     const head = element("p", "message-head");
-    head.append(element("span", "message-name", name), time(at));
-    entry.append(head, element("p", "message-text", String(message)));
+    head.append(element("span", "message-name", name));
+    // A nickname is what its visitor says; a user's name is what the server knows.
+    if (isGuest) head.append(element("span", "message-mark", "guest"));
+    if (isOwn) head.append(element("span", "message-mark", "you"));
+    head.append(time(date));
+    const text = element("p", "message-text");
+    text.append(...linked(String(message)));
+    entry.append(head, text);
     this.#presence = null;
     this.#append(entry, true);
     return true;
+  }
+
+  /** Says that messages are missing before the next one. */
+  addGap() {
+    this.#presence = null;
+    this.#append(element("p", "presence", "Some messages are missing here."), false);
   }
 
   /** Shows who joined or left. Each line replaces the one before, so that they never fill the page. */
@@ -63,6 +79,18 @@ export class MessageList {
   toEnd() {
     this.#log.scrollTop = this.#log.scrollHeight;
     this.#seen();
+  }
+
+  /** Shows the day before its first message, unless it is today's and none of another day precedes it. */
+  #beginDay(date) {
+    const day = date.toDateString();
+    if (day === this.#day) return;
+    this.#day = day;
+    const line = element("p", "day");
+    const text = element("time", "", dayInFull.format(date));
+    text.dateTime = new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+    line.append(text);
+    this.#append(line, false);
   }
 
   #append(entry, counts) {
@@ -116,13 +144,15 @@ function element(tag, className, text = "") {
   return node;
 }
 
-function time(at) {
-  const node = element("time", "message-time");
-  const parsed = new Date(at ?? Date.now());
-  const date = Number.isNaN(parsed.getTime()) ? new Date() : parsed;
-  const isToday = date.toDateString() === new Date().toDateString();
+/** Returns when a message was sent; an event from an application may not say it, or not in a way that can be read. */
+function dateOf(at) {
+  const date = new Date(at ?? Date.now());
+  return Number.isNaN(date.getTime()) ? new Date() : date;
+}
+
+function time(date) {
+  const node = element("time", "message-time", timeOfDay.format(date));
   node.dateTime = date.toISOString();
-  node.textContent = (isToday ? timeOfDay : dayAndTime).format(date);
   node.title = inFull.format(date);
   return node;
 }

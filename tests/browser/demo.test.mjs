@@ -6,7 +6,9 @@ import path from "node:path";
 import { test } from "node:test";
 import { openRoom, openTab, say, screenshotPath, startBrowser, waitForStatus, waitForText } from "./browser.mjs";
 import { until } from "./deadline.mjs";
+import { partsOf } from "../../templates/static/links.js";
 import { Peer } from "./peer.mjs";
+import { Proxy } from "./proxy.mjs";
 import { ROOT, Server } from "./server.mjs";
 
 const CONFIG = path.join(ROOT, "config/oneport.toml");
@@ -164,10 +166,152 @@ test("a reader who scrolled up stays there, and the page keeps a bounded number 
   assert.equal(await tab.isVisible("#newer"), false);
 });
 
-test("a page that is not there is a page", LIMIT, async (t) => {
+test("a visitor who is not logged in may have a nickname, which is no user's name", LIMIT, async (t) => {
+  const { server, browser, context } = await start(t);
+  const url = `${server.origin}/chat/names/`;
+  const tab = await openRoom(context, url);
+  const other = await openRoom(await browser.newContext(), url);
+  await tab.fill("#nickname", "  Ben ");
+  await tab.press("#nickname", "Enter");
+  assert.equal(await tab.evaluate(() => document.activeElement.id), "text");
+  await say(tab, "#text", "hi");
+  const headOf = (tab) => tab.locator(".message-head").evaluate((head) => [...head.children].map((node) => node.textContent).slice(0, -1));
+  await waitForText(other, ".message-text", "hi");
+  assert.deepEqual(await headOf(other), ["Ben", "guest"]);
+  await waitForText(tab, ".message-text", "hi");
+  assert.deepEqual(await headOf(tab), ["Ben", "guest", "you"]);
+
+  // The browser keeps the name, and the tab which messages are its own.
+  await tab.reload();
+  await waitForText(tab, ".message-text", "hi");
+  assert.equal(await tab.inputValue("#nickname"), "Ben");
+  assert.deepEqual(await headOf(tab), ["Ben", "guest", "you"]);
+
+  // Another's copy of the message is not the visitor's own.
+  const peer = await Peer.connect(t, server, "/ws/chat/names/");
+  const { ref } = await peer.next("chat.message");
+  peer.send({ message: "a copy", nickname: "Ben", ref });
+  await waitForText(tab, ".message-text", "a copy");
+  assert.deepEqual(await tab.locator(".own .message-text").allTextContents(), ["hi"]);
+
+  await tab.fill("#nickname", "Be\u202en");
+  await say(tab, "#text", "not this");
+  await tab.waitForFunction(() => document.getElementById("notice-text").textContent.startsWith("expected a nickname"));
+  assert.equal(await tab.inputValue("#text"), "not this");
+  for (const each of [tab, other]) assert.deepEqual(each.errors, []);
+});
+
+test("addresses in a text are found, and nothing that only looks like one", () => {
+  const check = (text, ...links) =>
+    assert.deepEqual(partsOf(text).filter(({ href }) => href !== null).map(({ text }) => text), links, text);
+  check("see https://example.org/a?b=c#d, and http://localhost:8000.", "https://example.org/a?b=c#d", "http://localhost:8000");
+  check("(https://example.org/a)", "https://example.org/a");
+  check("https://example.org/a_(b) and https://example.org/c_(d)).", "https://example.org/a_(b)", "https://example.org/c_(d)");
+  check("HTTPS://EXAMPLE.ORG/!", "HTTPS://EXAMPLE.ORG/");
+  check('<a href="https://example.org/x">', "https://example.org/x");
+  check("https://пример.рф/путь", "https://пример.рф/путь");
+  for (const text of [
+    "javascript:alert(1)",
+    "data:text/html,x",
+    "ftp://example.org/",
+    "xhttps://example.org/",
+    "https://",
+    "https://.",
+    "https://bank.example@evil.example/",
+    "https://user:password@evil.example/",
+    "https://[::1",
+    "http:/example.org",
+  ]) {
+    check(text);
+  }
+  for (const text of ["", "a", "https://a.b https://c.d", "x https://a.b, y\nhttps://c.d"]) {
+    assert.equal(partsOf(text).map(({ text }) => text).join(""), text);
+  }
+  partsOf(`https://a/${")".repeat(100_000)}`);
+});
+
+test("addresses in a message are links, which tell the other site nothing", LIMIT, async (t) => {
+  const { server, context } = await start(t);
+  const tab = await openRoom(context, `${server.origin}/chat/links/`);
+  const text = 'look: https://example.org/?a=<b>&c="d" or javascript:alert(1)';
+  await say(tab, "#text", text);
+  await waitForText(tab, ".message-text", text);
+  const links = await tab.locator(".message-text a").evaluateAll((nodes) => nodes.map(({ href, rel, target }) => ({ href, rel, target })));
+  assert.deepEqual(links, [{ href: "https://example.org/?a=", rel: "noopener noreferrer nofollow ugc", target: "_blank" }]);
+  assert.deepEqual(tab.errors, []);
+});
+
+test("messages of another day follow its date", LIMIT, async (t) => {
+  const { server, context } = await start(t);
+  const peer = await Peer.connect(t, server, "/ws/chat/days/");
+  peer.send({ message: "then" });
+  const { at } = await peer.next("chat.message");
+  const today = await openRoom(context, `${server.origin}/chat/days/`);
+  await waitForText(today, ".message-text", "then");
+  assert.equal(await today.locator(".day").count(), 0);
+  await context.clock.setFixedTime(new Date(Date.parse(at) + 2 * 86_400_000));
+  const later = await openRoom(context, `${server.origin}/chat/days/`);
+  await waitForText(later, ".message-text", "then");
+  const shown = await later.evaluate((at) => new Intl.DateTimeFormat(undefined, { dateStyle: "full" }).format(new Date(at)), at);
+  assert.deepEqual(await later.locator("#log > *").evaluateAll((nodes) => nodes.slice(0, 2).map((node) => node.className)), ["day", "message"]);
+  assert.equal(await later.textContent(".day"), shown);
+});
+
+test("messages that come while the tab is hidden are counted in its title", LIMIT, async (t) => {
+  const { server, context } = await start(t);
+  const tab = await openRoom(context, `${server.origin}/chat/unread/`);
+  const peer = await Peer.connect(t, server, "/ws/chat/unread/");
+  const show = (isShown) =>
+    tab.evaluate((isShown) => {
+      Object.defineProperty(document, "hidden", { configurable: true, value: !isShown });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, isShown);
+  const title = await tab.title();
+  await show(false);
+  for (const message of ["one", "two"]) peer.send({ message });
+  await waitForText(tab, ".message-text", "two");
+  assert.equal(await tab.title(), `(2) ${title}`);
+  await show(true);
+  assert.equal(await tab.title(), title);
+});
+
+test("behind a proxy without WebSockets the room can be read", LIMIT, async (t) => {
+  const { server, context } = await start(t);
+  const proxy = await Proxy.start(t, server, { refusesUpgrades: true });
+  const peer = await Peer.connect(t, server, "/ws/chat/proxy/");
+  peer.send({ message: "before" });
+  await peer.next("chat.message");
+  const tab = await openTab(context, `${proxy.origin}/chat/proxy/`);
+  await waitForStatus(tab, "Connected, read only");
+  await waitForText(tab, ".message-text", "before");
+  peer.send({ message: "after" });
+  await waitForText(tab, ".message-text", "after");
+  await tab.fill("#text", "not sent");
+  assert.equal(await tab.isDisabled("#send"), true);
+  proxy.refusesUpgrades = false;
+  await tab.waitForFunction(() => document.getElementById("status").textContent === "Connected");
+  await tab.press("#text", "Enter");
+  await peer.next("chat.message", ({ message }) => message === "not sent");
+});
+
+test("the front page leads to what else there is", LIMIT, async (t) => {
+  const { server, context } = await start(t);
+  const tab = await openTab(context, `${server.origin}/`);
+  const links = await tab.locator(".more a").evaluateAll((nodes) => nodes.map((node) => node.getAttribute("href")));
+  assert.deepEqual(links.slice(0, 3), ["/events/lobby/", "/dashboard/", "/metrics"]);
+  assert.match(links[3], /^https:\/\/.*\/docs$/);
+  for (const [link, status] of [["/events/lobby/", 200], ["/dashboard/", 302], ["/metrics", 200]]) {
+    const response = await fetch(server.origin + link, { redirect: "manual", headers: { accept: "text/html" } });
+    await response.body?.cancel();
+    assert.equal(response.status, status, link);
+  }
+});
+
+test("a page that is not there is a page, for visitors", LIMIT, async (t) => {
   const { server, context } = await start(t);
   const tab = await openTab(context, `${server.origin}/chat/no%20slug/`);
   await waitForText(tab, "h1", "Not Found");
+  assert.doesNotMatch(await tab.textContent("main"), /oneport|command|configuration/i);
   await tab.click("text=To the front page");
   await tab.waitForURL(`${server.origin}/`);
 });

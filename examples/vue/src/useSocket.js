@@ -1,48 +1,40 @@
-import { ReconnectingSocket, socketUrl } from "@oneport/socket.js";
+import { connect } from "oneport-client";
 import { onMounted, onUnmounted, readonly, ref, toValue, watch } from "vue";
 
 /**
- * A socket that lives as long as the component that calls this: opened when it is mounted, closed when it is unmounted,
- * and reopened when the path changes (`path` is a ref or a function).
+ * A connection that lives as long as the component that calls this: opened when it is mounted, closed when it is
+ * unmounted, and another one when the path changes (`path` is a ref or a function).
  *
- * Returns `status` ("connecting", "open", "waiting" or "closed"), `reason` (why the server closed it for good), `send`,
- * which returns false without an open socket, and `reopen` for one that was closed for good. `onEvent` gets each JSON
- * event; `onFresh` is called before the first event of another path.
+ * Returns `status` ("connecting", "open", "waiting" or "closed"), `reason` (why the server closed it for good),
+ * `members` (null while it is not known), `send`, which returns false without an open WebSocket, and `reopen` for a
+ * connection that was closed for good. `onEvent` gets each JSON event; `onFresh` is called before the first event of
+ * another path.
  */
 export function useSocket(path, { onEvent, onFresh = () => {} }) {
   const status = ref("connecting");
   const reason = ref("");
-  let socket = null;
+  const members = ref(null);
+  let connection = null;
 
   function open() {
-    const mine = new ReconnectingSocket(socketUrl(toValue(path)));
-    mine.addEventListener("status", ({ detail }) => {
-      // The socket of the previous path may still fire events.
-      if (mine !== socket) return;
-      status.value = detail.status;
-      reason.value = detail.status === "closed" ? detail.reason || `closed with ${detail.code}` : "";
+    connection = connect(toValue(path));
+    status.value = connection.status;
+    reason.value = "";
+    connection.on("status", (change) => {
+      status.value = change.status;
+      reason.value = change.status === "closed" ? change.reason || `closed with ${change.code}` : "";
     });
-    mine.addEventListener("message", ({ detail }) => {
-      const event = parse(detail);
-      if (mine === socket && event !== null) onEvent(event);
-    });
-    socket = mine;
-    mine.open();
-  }
-
-  function close() {
-    const mine = socket;
-    socket = null;
-    mine?.close();
+    connection.on("presence", (presence) => (members.value = presence.members));
+    connection.on("event", onEvent);
   }
 
   onMounted(open);
-  onUnmounted(close);
+  onUnmounted(() => connection.close());
   watch(
     () => toValue(path),
     () => {
-      if (socket === null) return;
-      close();
+      if (connection === null) return; // not mounted yet
+      connection.close();
       onFresh();
       open();
     },
@@ -51,15 +43,8 @@ export function useSocket(path, { onEvent, onFresh = () => {} }) {
   return {
     status: readonly(status),
     reason: readonly(reason),
-    send: (value) => socket?.send(JSON.stringify(value)) ?? false,
-    reopen: () => socket?.open(),
+    members: readonly(members),
+    send: (value) => connection?.send(value) ?? false,
+    reopen: () => connection?.open(),
   };
-}
-
-function parse(data) {
-  try {
-    return JSON.parse(data);
-  } catch {
-    return null;
-  }
 }

@@ -130,7 +130,9 @@ fn unknown_preset_is_a_problem_that_names_the_known_ones() {
 #[test]
 fn shipped_pages_have_nothing_inline() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut directories = vec![root.join("templates"), root.join("examples/vue")];
+    let mut directories = ["templates", "examples/vue", "examples/react"]
+        .map(|name| root.join(name))
+        .to_vec();
     let inline =
         regex::Regex::new(r"(?i)<style|\sstyle=|\son[a-z]+=|javascript:|<script(?:>|\s[^>]*>)")
             .unwrap();

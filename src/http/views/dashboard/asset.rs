@@ -32,7 +32,7 @@ assets! {
     "dashboard.css", "dashboard.css", STYLE;
     "dashboard.js", "dashboard.js", SCRIPT;
     "connection.js", "connection.js", SCRIPT;
-    "reconnecting-socket.js", "../../../../../templates/static/socket.js", SCRIPT;
+    "oneport.js", "../../../../../templates/static/oneport.js", SCRIPT;
     "dom.js", "dom.js", SCRIPT;
     "format.js", "format.js", SCRIPT;
     "plots.js", "plots.js", SCRIPT;

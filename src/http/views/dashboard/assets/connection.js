@@ -1,6 +1,6 @@
 /** Connection: the dashboard's WebSocket. It keeps the figures up to date, and carries calls with their replies. */
 
-import { ReconnectingSocket } from "./?file=reconnecting-socket.js";
+import { Connection as Socket } from "./?file=oneport.js";
 
 const CALL_MS = 5_000;
 const POINTS_MAX = 300;
@@ -53,9 +53,9 @@ export class Connection extends EventTarget {
 
   constructor(url) {
     super();
-    this.#socket = new ReconnectingSocket(url);
-    this.#socket.addEventListener("status", ({ detail }) => this.#setStatus(detail));
-    this.#socket.addEventListener("message", ({ detail }) => this.#receive(JSON.parse(detail)));
+    this.#socket = new Socket(url);
+    this.#socket.on("status", (change) => this.#setStatus(change));
+    this.#socket.on("event", (message) => this.#receive(message));
   }
 
   open() {
