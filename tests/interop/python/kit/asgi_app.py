@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import json
 import sys
 
@@ -87,7 +88,8 @@ async def show_cookie(scope, receive, send):
 async def count(scope, receive, send):
     """Reports the number of the adapter's sockets and tasks."""
     await send({"type": "websocket.accept"})
-    counts = [len(sys.modules["__main__"].SOCKETS), len(asyncio.all_tasks())]
+    (adapter,) = (each for each in gc.get_objects() if isinstance(each, sys.modules["__main__"].Adapter))
+    counts = [adapter.connections, len(asyncio.all_tasks())]
     await send({"type": "websocket.send", "text": json.dumps(counts)})
     while (await receive())["type"] != "websocket.disconnect":
         pass

@@ -14,6 +14,7 @@ from .server import ROOT
 SECRET = "a secret of the examples"
 TOKEN = "a-token-of-the-examples-0123456789"
 EXAMPLES = ROOT / "examples/backend"
+PACKAGE = ROOT / "client/python/src"
 
 
 class Backend:
@@ -40,7 +41,7 @@ class Backend:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             cwd=self._directory,
-            env={**os.environ, **self.environment, **self._environment},
+            env={**os.environ, "PYTHONPATH": str(PACKAGE), **self.environment, **self._environment},
         )
         until(self._listens, lambda: f"a backend that listens\n{self.log()}")
         return self

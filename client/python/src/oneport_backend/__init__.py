@@ -1,0 +1,52 @@
+"""Consumers of a Oneport server in Python: https://github.com/oneport/oneport/blob/main/docs/BACKEND.md"""
+
+from .endpoint import Answer, serve, server
+from .signature import is_signed, sign
+from .types import (
+    AcceptEffect,
+    CloseEffect,
+    ConnectEvent,
+    Connection,
+    DenyEffect,
+    DisconnectEvent,
+    Effect,
+    Event,
+    GroupAddEffect,
+    GroupDiscardEffect,
+    GroupEvent,
+    GroupSendEffect,
+    NodeStartedEvent,
+    ReceiveEvent,
+    Request,
+    Response,
+    Scope,
+    SendEffect,
+    UrlRoute,
+)
+
+__all__ = [
+    "AcceptEffect",
+    "Answer",
+    "CloseEffect",
+    "ConnectEvent",
+    "Connection",
+    "DenyEffect",
+    "DisconnectEvent",
+    "Effect",
+    "Event",
+    "GroupAddEffect",
+    "GroupDiscardEffect",
+    "GroupEvent",
+    "GroupSendEffect",
+    "NodeStartedEvent",
+    "ReceiveEvent",
+    "Request",
+    "Response",
+    "Scope",
+    "SendEffect",
+    "UrlRoute",
+    "is_signed",
+    "serve",
+    "server",
+    "sign",
+]
