@@ -130,7 +130,7 @@ export class Connection {
   #hiddenTimer;
   /** @type {[EventTarget | undefined, string, (event: any) => void][]} */
   #signals = [
-    [globalThis, "online", () => this.#wake()],
+    [globalThis, "online", () => this.#isAsleep || this.#wake()],
     [globalThis, "offline", () => this.#offline()],
     [globalThis, "pagehide", ({ persisted }) => persisted && this.#sleep()],
     [globalThis, "pageshow", ({ persisted }) => persisted && this.#wake()],
@@ -189,6 +189,7 @@ export class Connection {
       for (const [target, type, listener] of this.#signals) target?.addEventListener?.(type, listener);
     }
     this.#connect();
+    if (globalThis.document?.hidden) this.#shownOrHidden();
   }
 
   /** Ends the connection for good. The status is "closed" when this returns. */
@@ -207,7 +208,8 @@ export class Connection {
   send(data) {
     if (this.#transport !== "websocket") return false;
     const socket = /** @type {WebSocket} */ (this.#link);
-    if (socket.bufferedAmount > this.#options.bufferedBytesMax) return false;
+    // One that is closing takes data, and loses it.
+    if (socket.readyState > 1 || socket.bufferedAmount > this.#options.bufferedBytesMax) return false;
     const isRaw = typeof data === "string" || data instanceof Blob || data instanceof ArrayBuffer || ArrayBuffer.isView(data);
     socket.send(isRaw ? /** @type {any} */ (data) : JSON.stringify(data));
     return true;
@@ -263,7 +265,11 @@ export class Connection {
       .then(ticket)
       .then(
         (ticket) => turn === this.#turn && begin(ticket),
-        (error) => turn === this.#turn && (this.#link ? this.#keepEvents() : this.#lose(error?.code ?? 1006, String(error?.message ?? error))),
+        (error) => {
+          if (turn !== this.#turn) return;
+          if (this.#link) this.#keepEvents();
+          else this.#lose(error?.code >= 1000 ? error.code : 1006, String(error?.message ?? error));
+        },
       );
   }
 

@@ -215,6 +215,9 @@ test("sending is refused while there is no open socket, or one that does not kee
   assert.equal(socket.send("c"), true);
   made[0].bufferedAmount = 1_000_000;
   assert.equal(socket.send("d"), false);
+  made[0].bufferedAmount = 0;
+  made[0].readyState = 2;
+  assert.equal(socket.send("d"), false);
   lose(1006);
   assert.equal(socket.send("e"), false);
   assert.deepEqual(made[0].sent, ["c"]);
@@ -536,10 +539,12 @@ test("each handshake has a ticket of its own", async (t) => {
 });
 
 test("without a ticket it tries again, or ends if the login is not valid", async (t) => {
-  const errors = [new Error("the network is down"), new TicketError(503), new TicketError(401)];
+  const down = Object.assign(new Error("the network is down"), { code: 20 }); // as a DOMException has one
+  const errors = [down, new TicketError(503), new TicketError(401)];
   const { socket, statuses, made } = make(t, { ticket: () => Promise.reject(errors.shift()) });
   const reasons = [];
-  socket.on("status", ({ reason }) => reason && reasons.push(reason));
+  const codes = [];
+  socket.on("status", ({ reason, code }) => reason && (reasons.push(reason), codes.push(code)));
   socket.open();
   await settled();
   t.mock.timers.tick(1_000);
@@ -548,6 +553,7 @@ test("without a ticket it tries again, or ends if the login is not valid", async
   await settled();
   assert.equal(made.length, 0);
   assert.deepEqual(statuses, ["connecting", "waiting", "connecting", "waiting", "connecting", "closed"]);
+  assert.deepEqual(codes, [1006, 1006, 4401]);
   assert.deepEqual(reasons, ["the network is down", "no ticket: the server responds 503", "no ticket: the server responds 401"]);
 });
 
@@ -575,7 +581,7 @@ test("a ticket is fetched by POST", async (t) => {
 });
 
 test("a hidden page keeps its connection, unless it is told for how long", (t) => {
-  const { show } = makeWindow(t);
+  const { window, show } = makeWindow(t);
   const { socket, statuses, made } = make(t, { hiddenMs: 60_000 });
   socket.open();
   made[0].onopen();
@@ -587,12 +593,23 @@ test("a hidden page keeps its connection, unless it is told for how long", (t) =
   assert.equal(made[0].closed, null);
   t.mock.timers.tick(1);
   assert.equal(made[0].closed, 1000);
+  window.dispatchEvent(new Event("online"));
   t.mock.timers.tick(3_600_000);
   assert.equal(made.length, 1);
   show(true);
   t.mock.timers.tick(250);
   made[1].onopen();
   assert.deepEqual(statuses, ["connecting", "open", "waiting", "connecting", "open"]);
+});
+
+test("a page that was hidden from the beginning leaves too", (t) => {
+  const { show } = makeWindow(t);
+  show(false);
+  const { socket, made } = make(t, { hiddenMs: 60_000 });
+  socket.open();
+  made[0].onopen();
+  t.mock.timers.tick(60_000);
+  assert.equal(made[0].closed, 1000);
 });
 
 test("a page that is shown again does not wait for the rest of a long delay", (t) => {

@@ -8,9 +8,10 @@ import time
 import unittest
 from pathlib import Path
 
-from kit.backend import EXAMPLES, PACKAGE
+from kit.backend import EXAMPLES, PACKAGE, Backend, example
 from kit.deadline import DEADLINE
-from kit.server import ROOT
+from kit.peer import Peer
+from kit.server import ROOT, Server
 
 PROJECT = ROOT / "client/python"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -72,6 +73,25 @@ fits: bool = is_signed(sign(b"", "secret"), b"", ["new", b"old"])
 with server(answer, secret="secret", port=0) as listening:
     port: int = listening.server_port
 '''
+
+
+class Readme(unittest.TestCase):
+    """The first program of the README, behind a real server."""
+
+    def test_its_program_runs(self):
+        text = (PROJECT / "README.md").read_text(encoding="utf-8")
+        program = re.search(r"^```python\n(.*?)^```", text, re.M | re.S)[1]
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+
+            def command(port):
+                file.write(program.replace('["BACKEND_SECRET"])', f'["BACKEND_SECRET"], port={port})'))
+                file.flush()
+                return [sys.executable, file.name]
+
+            with Backend(command) as backend, Server(example("oneport.toml"), environment=backend.environment) as server:
+                with Peer(server, "/ws/chat/readme/") as peer:
+                    peer.send("hällo")
+                    self.assertEqual(peer.receive(), "HÄLLO")
 
 
 class Signature(unittest.TestCase):
