@@ -135,7 +135,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Every page of Markdown at the root, in docs/, examples/ and benches/.
+/// Every page of Markdown at the root, in docs/, examples/, benches/ and client/.
 fn pages() -> Vec<String> {
     fn below(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap().flatten() {
@@ -151,7 +151,7 @@ fn pages() -> Vec<String> {
     let mut found: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
         .map(|name| root().join(name))
         .to_vec();
-    for directory in ["docs", "examples", "benches"] {
+    for directory in ["docs", "examples", "benches", "client"] {
         below(&root().join(directory), &mut found);
     }
     found
