@@ -261,6 +261,24 @@ class Floods(unittest.TestCase):
         until(are_ended, "the end of the connections")
         self.assertLess(highest - resident, 20 << 20)  # 80 streams, of 100 KiB each
 
+    def test_a_response_that_is_read_below_the_rate_is_cut_off(self):
+        """Some bytes are read all the time, so each write makes progress; other streams are on the same connection."""
+        slow = lambda: self.server.metric("oneport_slow_clients_total", direction="response")  # noqa: E731
+        before, began = slow(), time.monotonic()
+        client = self.client(settings((INITIAL_WINDOW_SIZE, 1 << 30)), receive_buffer=4096)
+        client.send(frame(WINDOW_UPDATE, 0, 0, number(1 << 30)))
+        client.send(client.headers(1, path="/files/large.bin"), client.headers(3, path="/page/"))
+
+        def is_ended():
+            try:
+                client._bytes.socket.recv(10)
+            except OSError:
+                pass
+            return slow() > before
+
+        until(is_ended, "the end of the connection")
+        self.assertGreater(time.monotonic() - began, 0.8)
+
     def test_many_control_frames_at_once_and_as_many_later_are_no_flood(self):
         """Clients that acknowledge each frame, cancel requests or measure their way do no harm."""
         client = self.client()

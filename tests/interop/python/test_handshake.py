@@ -207,11 +207,24 @@ class Handshake(unittest.TestCase):
         self.ends_in_time(b"PRI * HTTP/2.0\r\n", 0.5, 5.0)
 
     def test_a_head_that_trickles_is_let_go_at_the_handshake_deadline_all_the_same(self):
+        self.trickles(b"GET /page/ HTTP/1.1\r\n")
+
+    def test_a_handshake_that_trickles_is_let_go_too_also_behind_a_request(self):
+        handshake = b"GET /ws/echo/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        self.trickles(handshake)
+        with self.subTest("a second request"):
+            self.trickles(handshake, before=b"GET /page/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    def trickles(self, head, before=b""):
         client = self.bytes()
-        client.send(b"GET /page/ HTTP/1.1\r\n")
+        if before:
+            client.send(before)
+            status, fields = client.head()
+            self.assertEqual((status, client.exactly(int(fields["content-length"]))), (200, b"a page"))
+        client.send(head)
         began = time.monotonic()
 
-        def trickles():
+        def is_ended():
             try:
                 client.send(b"X: y\r\n")
                 client.socket.settimeout(0.05)
@@ -221,7 +234,7 @@ class Handshake(unittest.TestCase):
             except (BrokenPipeError, ConnectionResetError):
                 return True
 
-        until(trickles, "the end of a head that trickles", 10)
+        until(is_ended, "the end of a head that trickles", 10)
         self.assertGreater(time.monotonic() - began, 0.5)
 
     def test_half_a_second_request_does_not_hold_back_the_first_answer_and_is_let_go_too(self):
