@@ -44,6 +44,7 @@ mod cluster;
 pub mod config;
 pub mod database;
 mod file_stamp;
+mod first_items;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;

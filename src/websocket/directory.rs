@@ -125,7 +125,7 @@ impl Directory {
                         && is_of(&route, Some(&handle.route().label))
                         && group.as_ref().is_none_or(|group| handle.is_in(group))
                 };
-                let found = self.sockets.list(matches, after, limit);
+                let found = self.sockets.list(matches, after, limit).await;
                 let connections = within_bound(found.iter().map(|handle| self.info(handle)));
                 NodeReply::List {
                     node,
@@ -144,7 +144,8 @@ impl Directory {
                 None => NodeReply::NotFound,
             },
             NodeRequest::Groups { contains, limit } => {
-                let (groups, matched) = self.layer.largest_groups(&contains, limit.min(LISTED_MAX));
+                let limit = limit.min(LISTED_MAX);
+                let (groups, matched) = self.layer.largest_groups(&contains, limit).await;
                 let groups = groups
                     .into_iter()
                     .map(|(name, members)| (name.to_string(), members as u64));

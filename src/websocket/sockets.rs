@@ -9,22 +9,37 @@ use tokio::sync::Notify;
 use super::close::{Cause, Ending};
 use super::socket_handle::SocketHandle;
 use crate::auth::Login;
+use crate::first_items::{FirstItems, ITEMS_PER_TURN};
 use crate::pace::Pace;
 
-const SHARDS: usize = 16;
+/// Enough that a walk over 100,000 sockets holds each lock for a moment only.
+const SHARDS: usize = 64;
 
 /// The open sockets of a server (cheap to clone).
 #[derive(Clone, Debug, Default)]
 pub struct Sockets(Arc<SocketTable>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SocketTable {
-    shards: [Mutex<HashMap<u64, Arc<SocketHandle>>>; SHARDS],
+    shards: Box<[Mutex<HashMap<u64, Arc<SocketHandle>>>]>,
     left: Notify,
     /// The fingerprints of the current table's routes; `None` before the first reload.
     kept: Mutex<Option<HashSet<u64>>>,
     /// Set when the server drains.
     draining: OnceLock<Draining>,
+}
+
+impl Default for SocketTable {
+    fn default() -> Self {
+        Self {
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
+            left: Notify::default(),
+            kept: Mutex::default(),
+            draining: OnceLock::default(),
+        }
+    }
 }
 
 /// How a drain ends the sockets.
@@ -44,7 +59,7 @@ impl Sockets {
     /// Returns whether no socket is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.0.shards.iter().all(|shard| shard.lock().is_empty())
     }
 
     /// Returns the sessions and tokens that authenticated the users of all sockets.
@@ -74,24 +89,29 @@ impl Sockets {
     }
 
     /// Returns at most `limit` sockets that `which` selects, by number, starting after `after`.
-    pub(crate) fn list(
+    /// A walk over many sockets lets the worker serve others.
+    pub(crate) async fn list(
         &self,
         which: impl Fn(&SocketHandle) -> bool,
         after: u64,
         limit: usize,
     ) -> Vec<Arc<SocketHandle>> {
-        let shards = self.0.shards.iter();
-        let mut found: Vec<Arc<SocketHandle>> = shards
-            .flat_map(|shard| {
-                let shard = shard.lock();
-                let picked = shard.values();
-                let picked = picked.filter(|handle| handle.id() > after && which(handle));
-                picked.cloned().collect::<Vec<_>>()
-            })
-            .collect();
-        found.sort_unstable_by_key(|handle| handle.id());
-        found.truncate(limit);
-        found
+        let mut first = FirstItems::new(limit);
+        let mut walked = 0;
+        for shard in &self.0.shards {
+            for (id, handle) in shard.lock().iter() {
+                walked += 1;
+                let is_early = first.last_of_full().is_none_or(|last| id < last);
+                if *id > after && is_early && which(handle) {
+                    first.push(*id, handle.clone());
+                }
+            }
+            if walked > ITEMS_PER_TURN {
+                walked = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        first.into_sorted().map(|(_, handle)| handle).collect()
     }
 
     /// Ends the sockets that `which` selects, at a pace. Returns their number.

@@ -352,6 +352,47 @@ async fn groups_are_listed_by_size_with_their_users() {
     assert!(long["error"].is_string());
 }
 
+/// Pages of a table are told apart by the numbers of sockets, which the shards of the table mix.
+#[tokio::test]
+async fn pages_hold_every_socket_once() {
+    const SOCKETS: usize = 1_000;
+    let app = app();
+    let mut sockets = Vec::new();
+    for number in 0..SOCKETS {
+        sockets.push(open_chat(&app, &format!("room{}", number % 400)).await);
+    }
+    let mut page = Page::open(&app).await;
+    while page.call("groups", json!({})).await["value"]["matched"] != 400 {}
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let asked = json!({"route": "chat", "cursor": cursor});
+        let found = page.call("sockets", asked).await["value"].clone();
+        let ids = found["sockets"].as_array().unwrap().iter();
+        seen.extend(ids.map(|socket| socket["id"].as_str().unwrap().to_owned()));
+        cursor = found["cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+        assert_eq!(seen.len() % 200, 0);
+    }
+    assert_eq!(seen.len(), SOCKETS);
+    let number = |id: &String| id.split('.').next_back().unwrap().parse::<u64>().unwrap();
+    assert!(seen.is_sorted_by(|one, next| number(one) < number(next)));
+
+    let asked = json!({"group": "chat_room399"});
+    let of_group = page.call("sockets", asked).await["value"].clone();
+    assert_eq!(of_group["sockets"].as_array().map(Vec::len), Some(2));
+    assert!(of_group["cursor"].is_null());
+    let groups = page.call("groups", json!({"contains": "room"})).await["value"].clone();
+    let sizes = groups["groups"].as_array().unwrap().iter();
+    let sizes: Vec<u64> = sizes
+        .map(|group| group["members"].as_u64().unwrap())
+        .collect();
+    assert_eq!((sizes.len(), sizes[0]), (200, 3));
+    assert!(sizes.is_sorted_by(|one, next| one >= next));
+    assert_eq!(groups["matched"], 400);
+}
+
 #[tokio::test]
 async fn nonsense_and_unknown_sockets_are_errors() {
     let app = app();

@@ -41,6 +41,7 @@ pub(crate) const LAYERS: [&[&str]; 15] = [
     &[
         "atomic_file",
         "file_stamp",
+        "first_items",
         "clock",
         "close_code",
         "pace",

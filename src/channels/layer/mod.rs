@@ -315,9 +315,12 @@ impl ChannelLayer {
 
     /// Returns the names and sizes of at most `limit` groups of this process whose names contain a
     /// text, the largest first, and how many there are.
-    #[must_use]
-    pub fn largest_groups(&self, contains: &str, limit: usize) -> (Vec<(GroupName, usize)>, usize) {
-        self.0.local.largest(contains, limit)
+    pub async fn largest_groups(
+        &self,
+        contains: &str,
+        limit: usize,
+    ) -> (Vec<(GroupName, usize)>, usize) {
+        self.0.local.largest(contains, limit).await
     }
 
     /// Returns the number of groups in this process.

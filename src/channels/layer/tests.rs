@@ -313,3 +313,32 @@ proptest! {
         check(World::new(12_000, 8_000, false), &steps)?;
     }
 }
+
+#[tokio::test]
+async fn largest_of_many_groups_are_those_of_a_sorted_copy() {
+    let layer = ChannelLayer::new(LayerSettings::default(), Tasks::default());
+    let mailbox = Mailbox::new(1, 1, EXPIRY);
+    let subscriber: Arc<dyn Subscriber> = Arc::new(mailbox);
+    let mut sorted = Vec::new();
+    for number in 0..100_000_u64 {
+        let name = GroupName::new(&format!("room_{number}")).unwrap();
+        let members = 1 + usize::from(number % 997 == 0) + usize::from(number % 9_973 == 0);
+        for member in 0..members as u64 {
+            let (member, options) = (3 * number + member, GroupOptions::default());
+            layer
+                .local()
+                .join(&name, member, &subscriber, None, &options, Start::Now);
+        }
+        sorted.push((name, members));
+    }
+    sorted.sort_by_key(|(name, members)| (std::cmp::Reverse(*members), name.clone()));
+    for contains in ["", "77", "none"] {
+        let expected = sorted
+            .iter()
+            .filter(|(name, _)| name.as_str().contains(contains));
+        let (found, matched) = layer.largest_groups(contains, 200).await;
+        assert_eq!(matched, expected.clone().count(), "{contains:?}");
+        let expected: Vec<_> = expected.take(200).cloned().collect();
+        assert_eq!(found, expected, "{contains:?}");
+    }
+}

@@ -6,6 +6,7 @@
 mod delivery;
 mod sweep;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -23,9 +24,11 @@ use super::{
     Start, Subscriber,
 };
 use crate::auth::User;
+use crate::first_items::{FirstItems, ITEMS_PER_TURN};
 use crate::tasks::Tasks;
 
-const SHARDS: usize = 16;
+/// Enough that a walk over 100,000 groups holds each lock for a moment only.
+const SHARDS: usize = 64;
 
 type Shard = HashMap<GroupName, Arc<Group>>;
 
@@ -54,7 +57,7 @@ pub(super) struct LocalGroups {
     /// removed group, find it in the new one, and miss events without noticing.
     first_offset: AtomicU64,
     hasher: RandomState,
-    shards: [Mutex<Shard>; SHARDS],
+    shards: Box<[Mutex<Shard>]>,
     channels: ChannelRegistry,
     history_budget: Arc<HistoryBudget>,
     room_limit: Arc<RoomLimit>,
@@ -98,7 +101,9 @@ impl LocalGroups {
             node: fastrand::u64(1..) >> 12,
             first_offset: AtomicU64::new(0),
             hasher: RandomState::new(),
-            shards: Default::default(),
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
             channels: ChannelRegistry::default(),
             history_budget: HistoryBudget::new(settings.history_size, settings.group_history_size),
             room_limit: RoomLimit::new(settings.max_rooms),
@@ -229,23 +234,35 @@ impl LocalGroups {
     }
 
     /// Returns the names and sizes of at most `limit` groups whose names contain a text, the
-    /// largest first, and how many there are.
-    pub(super) fn largest(&self, contains: &str, limit: usize) -> (Vec<(GroupName, usize)>, usize) {
-        let mut found = Vec::new();
+    /// largest first, and how many there are. A walk over many groups lets the worker serve others.
+    pub(super) async fn largest(
+        &self,
+        contains: &str,
+        limit: usize,
+    ) -> (Vec<(GroupName, usize)>, usize) {
+        let mut first = FirstItems::new(limit);
+        let (mut matched, mut walked) = (0, 0);
         for shard in &self.shards {
-            let shard = shard.lock();
-            let groups = shard.iter();
-            let groups = groups.filter(|(name, _)| name.as_str().contains(contains));
-            found.extend(groups.map(|(name, group)| (name.clone(), group.len())));
+            for (name, group) in shard.lock().iter() {
+                walked += 1;
+                if !name.as_str().contains(contains) {
+                    continue;
+                }
+                matched += 1;
+                let len = Reverse(group.len());
+                let is_kept = |(last_len, last): &(_, GroupName)| (len, name) < (*last_len, last);
+                if first.last_of_full().is_none_or(is_kept) {
+                    first.push((len, name.clone()), ());
+                }
+            }
+            if walked > ITEMS_PER_TURN {
+                walked = 0;
+                tokio::task::yield_now().await;
+            }
         }
-        let matched = found.len();
-        found.sort_unstable_by(|(name, len), (other, other_len)| {
-            other_len
-                .cmp(len)
-                .then_with(|| name.as_str().cmp(other.as_str()))
-        });
-        found.truncate(limit);
-        (found, matched)
+        let found = first.into_sorted();
+        let found = found.map(|((Reverse(len), name), ())| (name, len));
+        (found.collect(), matched)
     }
 
     /// Returns all groups.
