@@ -19,6 +19,25 @@ export function oneAtATime(ask) {
   };
 }
 
+/** Returns a function that asks at once, or once more after the answer that is still to come: for a filter that is being typed. */
+export function askLatest(ask) {
+  let isAsking = false;
+  let isOutdated = false;
+  return async () => {
+    isOutdated = true;
+    if (isAsking) return;
+    isAsking = true;
+    try {
+      while (isOutdated) {
+        isOutdated = false;
+        await ask();
+      }
+    } finally {
+      isAsking = false;
+    }
+  };
+}
+
 /** Applies a JSON merge patch (RFC 7396). Objects are changed in place. */
 export function merge(target, patch) {
   for (const [key, value] of Object.entries(patch)) {

@@ -103,7 +103,6 @@ function sleepOrWake() {
   } else if (isAsleep) {
     isAsleep = false;
     connection.open();
-sleepOrWake();
   }
 }
 

@@ -1,6 +1,6 @@
 /** Groups: the largest groups of all processes, and the members of one. */
 
-import { oneAtATime } from "./?file=connection.js";
+import { askLatest, oneAtATime } from "./?file=connection.js";
 import { field, h, section, setText } from "./?file=dom.js";
 import { count, plural } from "./?file=format.js";
 import { socketColumns } from "./?file=sockets.js";
@@ -59,7 +59,7 @@ class Polling {
 
 class GroupList extends Polling {
   element;
-  #filter = h("input", { type: "search", placeholder: "part of a name", oninput: () => this.load() });
+  #filter = h("input", { type: "search", placeholder: "part of a name", oninput: askLatest(() => this.load()) });
   #table = new Table({
     label: "Groups",
     rowKey: (row) => row.name,
