@@ -14,7 +14,12 @@ const CLOCK_TICK: f64 = 0.01;
 /// Adds the figures of this process.
 pub(super) fn add(snapshot: &mut Snapshot) {
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
-    let build = [("version", env!("CARGO_PKG_VERSION")), ("target", &target)];
+    let build = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("revision", env!("ONEPORT_REVISION")),
+        ("rustc", env!("ONEPORT_RUSTC")),
+        ("target", &target),
+    ];
     snapshot.add("oneport_build_info", &build, 1.0);
     add_runtime(snapshot);
     add_process(snapshot, Path::new("/proc"));
@@ -198,6 +203,10 @@ mod tests {
             ),
             1.0
         );
+        let build = &snapshot.series("oneport_build_info")[0];
+        let rustc = build.label("rustc").unwrap();
+        assert!(rustc.starts_with("1."), "{rustc}");
+        assert_ne!(build.label("revision"), Some(""));
         for name in [
             "process_threads",
             "process_start_time_seconds",

@@ -48,9 +48,14 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("oneport_tasks", "Tasks that are alive."),
     gauge(
         "oneport_build_info",
-        "1, by the version and the target of the build.",
+        "1, by the version of the source and the compiler, and the target of the build.",
     )
-    .by(&[named("version"), named("target")]),
+    .by(&[
+        named("version"),
+        named("revision"),
+        named("rustc"),
+        named("target"),
+    ]),
     gauge("oneport_runtime_workers", "Threads that run tasks."),
     gauge(
         "oneport_runtime_tasks",
