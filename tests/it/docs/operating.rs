@@ -1,6 +1,8 @@
 //! Operating: the signals, exit codes and log fields of docs/OPERATING.md are those of the code, and what
 //! config/ has for Prometheus and Grafana names metrics that exist.
 
+use std::collections::BTreeMap;
+
 use oneport::telemetry::AccessField;
 use regex::Regex;
 
@@ -94,6 +96,64 @@ fn alerts_and_dashboard_name_metrics_that_exist() {
             assert!(exists, "{file}: {name}");
         }
     }
+}
+
+/// The labels of each metric under "Metrics".
+fn labels() -> BTreeMap<String, Words> {
+    let row = Regex::new(r"^(?:oneport|process)_[a-z0-9_]+$").unwrap();
+    let label = Regex::new(r"(?:^|; )`([a-z_]+)`").unwrap();
+    let mut labels = BTreeMap::new();
+    for Row { key, cells } in tables(&page("docs/OPERATING.md")).into_values().flatten() {
+        if row.is_match(&key) {
+            let found = label.captures_iter(&cells[2]);
+            labels.insert(key, found.map(|captures| captures[1].to_owned()).collect());
+        }
+    }
+    labels
+}
+
+/// A query that names a label which the metric does not have finds nothing, without an error.
+#[test]
+fn alerts_and_dashboard_select_by_labels_that_the_metrics_have() {
+    let labels = labels();
+    let selector = Regex::new(r#"\b((?:oneport|process)_[a-z0-9_]+)\{([^}]*)\}"#).unwrap();
+    let label = Regex::new(r#"([a-z_]+)\s*(?:=~|!~|!=|=)\s*\\?""#).unwrap();
+    let grouped = Regex::new(r"(?:by|without) ?\(([a-z_, ]*)\)").unwrap();
+    let mut selected = 0;
+    for file in [
+        "config/prometheus/oneport.yml",
+        "config/grafana/oneport.json",
+    ] {
+        let text = page(file);
+        for captures in selector.captures_iter(&text) {
+            let name = &captures[1];
+            let base = ["_bucket", "_count", "_sum"].iter();
+            let base = base.filter_map(|end| name.strip_suffix(end));
+            let known = std::iter::once(name)
+                .chain(base)
+                .find_map(|name| labels.get(name));
+            let known = known.unwrap_or_else(|| panic!("{file}: {name}"));
+            for label in label.captures_iter(&captures[2]) {
+                let of_scrape = ["job", "instance", "le"].contains(&&label[1]);
+                let exists = of_scrape || known.contains(&label[1]);
+                assert!(exists, "{file}: {name} has no label {}", &label[1]);
+                selected += 1;
+            }
+        }
+        let all: Words = labels.values().flatten().cloned().collect();
+        for captures in grouped.captures_iter(&text) {
+            for label in captures[1]
+                .split(',')
+                .map(str::trim)
+                .filter(|label| !label.is_empty())
+            {
+                let of_scrape = ["job", "instance", "le"].contains(&label);
+                assert!(of_scrape || all.contains(label), "{file}: by {label}");
+                selected += 1;
+            }
+        }
+    }
+    assert!(selected > 60, "only {selected} were found");
 }
 
 #[test]
