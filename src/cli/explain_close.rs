@@ -8,6 +8,7 @@ use super::arguments::{CheckFormat, ExplainCloseArguments};
 use super::output::{print, print_error};
 use super::{OK, USAGE};
 use crate::config::did_you_mean;
+use crate::net::{ConnectionCause, ConnectionExplanation};
 use crate::websocket::Cause;
 use crate::websocket::explanation::{CodeExplanation, Explanation, explain_code, explain_refusal};
 
@@ -24,6 +25,9 @@ struct Explained {
     refusal: Option<Refusal>,
     /// The causes with this label, or those that close with this code.
     causes: Vec<Explanation>,
+    /// The cause with this label why connections end before a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<ConnectionExplanation>,
     documentation: &'static str,
 }
 
@@ -36,8 +40,8 @@ struct Refusal {
 pub(super) fn run(arguments: &ExplainCloseArguments) -> u8 {
     let word = arguments.word.trim();
     let Some(explained) = explain(word) else {
-        let labels = Cause::ALL.iter().map(|cause| cause.as_str());
-        let hint = did_you_mean(word, labels).map_or_else(String::new, |hint| format!("; {hint}"));
+        let hint = did_you_mean(word, labels_in_order().into_iter())
+            .map_or_else(String::new, |hint| format!("; {hint}"));
         print_error(&format!(
             "oneport: expected a cause, a close code from 1000 to 4999 or the status of a handshake, found {word:?}{hint}\nthe causes are {}",
             labels_in_order().join(", ")
@@ -62,18 +66,25 @@ fn explain(word: &str) -> Option<Explained> {
             causes: explanations(Cause::ALL.iter().copied())
                 .filter(|cause| cause.code == Some(number))
                 .collect(),
+            connection: None,
             documentation: TABLE,
         },
-        Err(_) => Explained {
-            code: None,
-            refusal: None,
-            causes: explanations(Cause::with_label(&word.to_lowercase().replace('-', "_")))
-                .collect(),
-            documentation: TABLE,
-        },
+        Err(_) => {
+            let label = word.to_lowercase().replace('-', "_");
+            let connection = ConnectionCause::with_label(&label);
+            Explained {
+                code: None,
+                refusal: None,
+                causes: explanations(Cause::with_label(&label)).collect(),
+                connection: connection.map(ConnectionCause::explanation),
+                documentation: TABLE,
+            }
+        }
     };
-    let is_known =
-        explained.code.is_some() || explained.refusal.is_some() || !explained.causes.is_empty();
+    let is_known = explained.code.is_some()
+        || explained.refusal.is_some()
+        || !explained.causes.is_empty()
+        || explained.connection.is_some();
     is_known.then_some(explained)
 }
 
@@ -85,6 +96,7 @@ fn explanations(causes: impl Iterator<Item = Cause>) -> impl Iterator<Item = Exp
 fn labels_in_order() -> Vec<&'static str> {
     let mut labels: Vec<&str> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();
     labels.dedup();
+    labels.extend(ConnectionCause::ALL.iter().map(|cause| cause.as_str()));
     labels
 }
 
@@ -116,6 +128,22 @@ fn text(explained: &Explained) -> String {
         } = cause;
         let _ = writeln!(text, "{cause}  {code}{reason}\n  {happened}\n  {remedy}\n");
     }
+    if let Some(connection) = explained.connection {
+        let answer = match connection.status {
+            Some(status) => format!("answered with {status}"),
+            None => "closed without an answer".to_owned(),
+        };
+        let ConnectionExplanation {
+            cause,
+            happened,
+            remedy,
+            ..
+        } = connection;
+        let _ = writeln!(
+            text,
+            "{cause}  a connection, {answer}\n  {happened}\n  {remedy}\n"
+        );
+    }
     let _ = write!(text, "See {}", explained.documentation);
     text
 }
@@ -136,6 +164,8 @@ mod tests {
             ("3001", "IANA"),
             ("403", "origin"),
             ("consumer_error", "close code 1013"),
+            ("connections_per_ip", "answered with 503"),
+            ("TLS-failed", "closed without an answer"),
         ] {
             let explained = explain(word).map(|explained| text(&explained));
             let explained = explained.unwrap_or_default();
@@ -151,7 +181,8 @@ mod tests {
         for label in labels_in_order() {
             let explained = explain(label).unwrap();
             let json = serde_json::to_value(&explained).unwrap();
-            assert_eq!(json["causes"][0]["cause"], label);
+            let causes = [&json["causes"][0]["cause"], &json["connection"]["cause"]];
+            assert!(causes.iter().any(|cause| **cause == label), "{label}");
         }
         let json = serde_json::to_value(explain("1013").unwrap()).unwrap();
         assert_eq!(json["code"], 1013);

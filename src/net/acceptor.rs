@@ -23,8 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, AtLimit, ConnectionPermit};
+use super::admission::{Admission, ConnectionPermit};
 use super::bind::BACKLOG_MAX;
+use super::connection_end::ConnectionCause;
 use super::descriptors;
 use super::listener::{Connection, Listener};
 use super::peek::FirstByte;
@@ -57,6 +58,9 @@ pub(crate) trait Serve: Send + Sync + 'static {
     /// Returns the address that counts against the limit per client; `None` exempts the connection
     /// from it.
     fn counted_ip(&self, peer: Option<SocketAddr>) -> Option<IpAddr>;
+
+    /// Learns that a connection was refused.
+    fn refused(&self, _peer: Option<SocketAddr>, _cause: ConnectionCause) {}
 
     /// Serves a connection to its end, in its own task. Dropping `permit` makes room for another
     /// connection.
@@ -179,12 +183,13 @@ impl<S: Serve> Acceptor<S> {
                 self.tasks
                     .spawn("connection", service.serve(connection, permit));
             }
-            Err(limit) => {
-                if limit == AtLimit::Connections {
+            Err(cause) => {
+                if cause == ConnectionCause::Connections {
                     self.admission.count();
                 }
                 let shown = peer.map(tracing::field::display);
                 tracing::debug!(peer = shown, "connection refused");
+                service.refused(peer, cause);
                 self.refuse(&*service, connection.stream, peer);
             }
         }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use metrics::counter;
 
 use super::client_limit::{ClientLimit, ClientPermit};
+use super::connection_end::ConnectionCause;
 use super::connection_rate::ConnectionRate;
 use super::descriptors;
 use crate::rate_limiter::Quota;
@@ -30,15 +31,6 @@ struct Inner {
     paused: LogThrottle,
     /// The rate of all listeners; `None`: no limit.
     rate: ArcSwapOption<ConnectionRate>,
-}
-
-/// The limit that refuses a connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum AtLimit {
-    /// All connections together.
-    Connections,
-    /// One of its client.
-    Client,
 }
 
 /// One admitted connection. Dropping it makes room for another.
@@ -155,10 +147,10 @@ impl Admission {
         }
     }
 
-    /// Admits a connection, unless it is over a limit. Pass no `ip` for a connection without a limit per
-    /// client: on a unix socket, from a trusted proxy, or a WebSocket over HTTP/2, which the
-    /// gateway counts.
-    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<ConnectionPermit, AtLimit> {
+    /// Admits a connection, or returns the limit that it is over. Pass no `ip` for a connection
+    /// without a limit per client: on a unix socket, from a trusted proxy, or a WebSocket over
+    /// HTTP/2, which the gateway counts.
+    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<ConnectionPermit, ConnectionCause> {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
         // Created before the check: at a limit, dropping it reverts the count.
         let mut admitted = ConnectionPermit {
@@ -167,11 +159,10 @@ impl Admission {
         };
         if before >= self.0.connections_max.load(Ordering::Relaxed) {
             self.log_refused();
-            return Err(AtLimit::Connections);
+            return Err(ConnectionCause::Connections);
         }
         if let Some(ip) = ip {
-            let client = self.0.clients.try_connect(ip).ok_or(AtLimit::Client)?;
-            admitted._client = Some(client);
+            admitted._client = Some(self.0.clients.try_connect(ip)?);
         }
         Ok(admitted)
     }
@@ -184,28 +175,35 @@ impl Admission {
     fn log_refused(&self) {
         counter!("oneport_connections_refused_total", "reason" => "connections").increment(1);
         if let Some(times) = self.0.refused.count() {
-            let bound_by = match self.0.is_bound_by_files.load(Ordering::Relaxed) {
-                true => "the limit of open files",
-                false => self.0.key,
-            };
-            tracing::warn!(
-                limit = self.0.connections_max.load(Ordering::Relaxed),
-                times,
-                "{bound_by} reached: connections get 503"
-            );
+            let (bound_by, limit) = self.limit();
+            tracing::warn!(limit, times, "{bound_by} reached: connections get 503");
         }
+    }
+
+    /// Returns how many connections may be open, and what bounds them.
+    pub(crate) fn limit(&self) -> (&'static str, usize) {
+        let bound_by = match self.0.is_bound_by_files.load(Ordering::Relaxed) {
+            true => "the limit of open files",
+            false => self.0.key,
+        };
+        (bound_by, self.0.connections_max.load(Ordering::Relaxed))
     }
 }
 
 impl ConnectionPermit {
-    /// Counts the connection against the limits of a client that a proxy has named; `false` over
-    /// one of them. Then it does not count against the rate of all either.
-    pub(crate) fn count_client(&mut self, ip: IpAddr) -> bool {
-        self._client = self.admission.0.clients.try_connect(ip);
-        if self._client.is_none() {
-            self.admission.give_back();
+    /// Counts the connection against the limits of a client that a proxy has named, or returns the
+    /// one that it is over. Then it does not count against the rate of all either.
+    pub(crate) fn count_client(&mut self, ip: IpAddr) -> Result<(), ConnectionCause> {
+        match self.admission.0.clients.try_connect(ip) {
+            Ok(client) => {
+                self._client = Some(client);
+                Ok(())
+            }
+            Err(cause) => {
+                self.admission.give_back();
+                Err(cause)
+            }
         }
-        self._client.is_some()
     }
 }
 
@@ -219,7 +217,7 @@ impl Drop for ConnectionPermit {
 mod tests {
     use super::*;
 
-    fn refusal(admission: &Admission, ip: Option<IpAddr>) -> Option<AtLimit> {
+    fn refusal(admission: &Admission, ip: Option<IpAddr>) -> Option<ConnectionCause> {
         admission.admit(ip).err()
     }
 
@@ -229,19 +227,34 @@ mod tests {
         let (here, there) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
         let first = admission.admit(Some(here)).unwrap();
         let _second = admission.admit(Some(here)).unwrap();
-        assert_eq!(refusal(&admission, Some(here)), Some(AtLimit::Client));
+        assert_eq!(
+            refusal(&admission, Some(here)),
+            Some(ConnectionCause::ConnectionsPerIp)
+        );
         let _third = admission.admit(Some(there)).unwrap();
-        assert_eq!(refusal(&admission, Some(there)), Some(AtLimit::Connections));
-        assert_eq!(refusal(&admission, None), Some(AtLimit::Connections));
+        assert_eq!(
+            refusal(&admission, Some(there)),
+            Some(ConnectionCause::Connections)
+        );
+        assert_eq!(
+            refusal(&admission, None),
+            Some(ConnectionCause::Connections)
+        );
         drop(first);
         assert!(admission.admit(Some(here)).is_ok());
         assert_eq!(admission.0.open.load(Ordering::Relaxed), 2);
         admission.0.clients.set_limit(3);
         let third = admission.admit(Some(there)).unwrap();
         admission.set_limit(2);
-        assert_eq!(refusal(&admission, None), Some(AtLimit::Connections));
+        assert_eq!(
+            refusal(&admission, None),
+            Some(ConnectionCause::Connections)
+        );
         drop(third);
-        assert_eq!(refusal(&admission, None), Some(AtLimit::Connections));
+        assert_eq!(
+            refusal(&admission, None),
+            Some(ConnectionCause::Connections)
+        );
         admission.set_limit(3);
         assert!(admission.admit(None).is_ok());
     }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::connection_end::ConnectionCause;
 use crate::rate_limiter::{Quota, RateLimiter};
 use crate::telemetry::LogThrottle;
 
@@ -90,11 +91,15 @@ impl ClientLimit {
         }
     }
 
-    /// Counts a new connection of a client; `None` over its rate or at its limit.
-    pub(super) fn try_connect(&self, ip: IpAddr) -> Option<ClientPermit> {
+    /// Counts a new connection of a client, or returns the limit that it is over.
+    pub(super) fn try_connect(&self, ip: IpAddr) -> Result<ClientPermit, ConnectionCause> {
         match &*self.0.rate.load() {
-            Some(rate) if !rate.allows(client_network(ip), Instant::now()) => None,
-            _ => self.try_acquire(ip),
+            Some(rate) if !rate.allows(client_network(ip), Instant::now()) => {
+                Err(ConnectionCause::ConnectionRatePerIp)
+            }
+            _ => self
+                .try_acquire(ip)
+                .ok_or(ConnectionCause::ConnectionsPerIp),
         }
     }
 
@@ -261,7 +266,7 @@ mod tests {
         let (units, per) = (NonZeroU64::new(2).unwrap(), Duration::from_secs(60));
         let limit = ClientLimit::new(100);
         limit.set_rate(Some(Quota::per_window(units, per)));
-        let connect = |ip: &str| limit.try_connect(ip.parse().unwrap()).is_some();
+        let connect = |ip: &str| limit.try_connect(ip.parse().unwrap()).is_ok();
         assert!(connect("2001:db8::1"));
         assert!(connect("2001:db8::2"));
         assert!(!connect("2001:db8::3"));

@@ -11,6 +11,7 @@
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
 //! | `admission.rs`, `connection_rate.rs` | the limits on connections in all: how many are open, and how many are new |
 //! | `client_limit.rs` | the limit on connections by client |
+//! | `connection_end.rs` | why a connection ended before a request, in words |
 //! | `descriptors.rs` | the limit of open files |
 //! | `descriptor_passing.rs` | open descriptors that go to another process |
 //! | `address.rs`, `bind.rs`, `url/` | both ends of a connection; where to listen; URLs |
@@ -22,6 +23,7 @@ mod bind;
 mod blocked_write;
 mod client_limit;
 mod connect;
+mod connection_end;
 mod connection_rate;
 mod descriptor_passing;
 pub(crate) mod descriptors;
@@ -43,6 +45,8 @@ pub(crate) use admission::{Admission, ConnectionPermit};
 pub use bind::{Bind, BindError, Listen, unix_path_problem};
 pub(crate) use blocked_write::BlockedWrite;
 pub(crate) use client_limit::{ClientLimit, ClientPermit, client_network};
+pub(crate) use connection_end::keep as keep_connection_end;
+pub use connection_end::{ConnectionCause, ConnectionExplanation};
 pub(crate) use descriptor_passing::{receive_with_descriptors, send_with_descriptor};
 pub(crate) use listener::Connection;
 pub use listener::Listener;

@@ -36,7 +36,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, upgrade};
 
-use super::connection_errors;
+use super::connection_ends::ConnectionEnds;
 use super::connection_phases::ConnectionPhases;
 use super::connection_start::{ConnectionStart, Started};
 use super::connection_timeouts::{ConnectionTimeouts, millis};
@@ -47,7 +47,9 @@ use super::timed_stream::TimedStream;
 use crate::config::{Config, Listen, ServerConfig};
 use crate::gateway::{ConnectionInfo, Fragment, Gateway};
 use crate::http::ClientEnd;
-use crate::net::{Admission, Connection, ConnectionPermit, Listener, Scheme, Serve, ServerTls};
+use crate::net::{
+    Admission, Connection, ConnectionCause, ConnectionPermit, Listener, Scheme, Serve, ServerTls,
+};
 use crate::websocket::ConnectionTask;
 
 /// The minimum size of hyper's buffer.
@@ -183,12 +185,15 @@ impl HttpServer {
         let clock = self.gateway.services().clock.clone();
         let timeouts = ConnectionTimeouts::new(clock, &self.server);
         let listed = self.phases.list(&timeouts);
-        let start = ConnectionStart {
-            gateway: &self.gateway,
-            tls: self.tls.as_deref(),
-            overloaded: Self::OVERLOADED,
+        let started = {
+            let start = ConnectionStart {
+                gateway: &self.gateway,
+                tls: self.tls.as_deref(),
+                overloaded: Self::OVERLOADED,
+                ends: self.ends(),
+            };
+            start.run(connection, &mut permit, &timeouts).await?
         };
-        let started = start.run(connection, &mut permit, &timeouts).await?;
         let pending_upgrade: Arc<PendingUpgrade> = Arc::default();
         self.serve_http(started, timeouts, &pending_upgrade).await;
         drop(listed);
@@ -208,6 +213,15 @@ impl HttpServer {
         })
     }
 
+    /// Returns where the ends of connections are kept.
+    fn ends(&self) -> ConnectionEnds<'_> {
+        ConnectionEnds {
+            services: self.gateway.services(),
+            server: &self.server,
+            admission: &self.admission,
+        }
+    }
+
     async fn serve_http(
         &self,
         started: Started,
@@ -221,8 +235,9 @@ impl HttpServer {
             protocol,
         } = started;
         let services = self.gateway.services();
+        let peer = connection.peer;
         let info = ConnectionInfo {
-            peer: connection.peer,
+            peer,
             server: connection.server,
             security: connection.scheme,
             user: None,
@@ -308,10 +323,18 @@ impl HttpServer {
         match outcome.await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                connection_errors::count(&*error, timeouts.has_flooded());
+                self.ends()
+                    .keep_error(peer, &*error, timeouts.has_flooded());
                 tracing::debug!(%error, "connection failed");
             }
-            None => tracing::debug!("connection closed: timed out, or idle in a drain"),
+            None => {
+                if timeouts.awaits_head() {
+                    let reason = "the head was not whole in time";
+                    self.ends()
+                        .keep(peer, ConnectionCause::HeadTimedOut, reason);
+                }
+                tracing::debug!("connection closed: timed out, or idle in a drain");
+            }
         }
     }
 }
@@ -325,6 +348,10 @@ impl Serve for HttpServer {
 
     fn speaks_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    fn refused(&self, peer: Option<SocketAddr>, cause: ConnectionCause) {
+        self.ends().keep(peer, cause, "");
     }
 
     fn serve(

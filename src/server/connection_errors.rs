@@ -10,11 +10,12 @@ use crate::telemetry::LogThrottle;
 /// Counts a connection that ended with an error, if it is the client's: over HTTP/1.1 a head over
 /// the limit, which hyper has answered with 431; over HTTP/2 what GOAWAY was sent for.
 ///
-/// `is_logged` is whether the cause is in the log already.
-pub(super) fn count(error: &(dyn Error + 'static), is_logged: bool) {
+/// `is_logged` is whether the cause is in the log already. Returns the word for an error of HTTP/2.
+pub(super) fn count(error: &(dyn Error + 'static), is_logged: bool) -> Option<&'static str> {
     static FLOODS: LogThrottle = LogThrottle::new();
     static HEADS: LogThrottle = LogThrottle::new();
-    if let Some(reason) = reason(error) {
+    let reason = reason(error);
+    if let Some(reason) = reason {
         counter!("oneport_http2_goaways_total", "reason" => reason).increment(1);
         if reason == CALM
             && !is_logged
@@ -31,6 +32,7 @@ pub(super) fn count(error: &(dyn Error + 'static), is_logged: bool) {
             );
         }
     }
+    reason
 }
 
 const CALM: &str = "enhance_your_calm";

@@ -19,12 +19,13 @@ use std::time::Instant;
 use http::HeaderValue;
 use metrics::{counter, histogram};
 
+use super::connection_ends::ConnectionEnds;
 use super::connection_timeouts::ConnectionTimeouts;
 use crate::config::Plaintext;
 use crate::gateway::Gateway;
 use crate::net::{
-    AgreedProtocol, Announced, Connection, ConnectionPermit, FirstByte, Handshake, Scheme,
-    ServerEnd, ServerTls, refuse,
+    AgreedProtocol, Announced, Connection, ConnectionCause, ConnectionPermit, FirstByte, Handshake,
+    Scheme, ServerEnd, ServerTls, refuse,
 };
 
 /// A connection whose next byte is HTTP.
@@ -55,6 +56,8 @@ pub(super) struct ConnectionStart<'a> {
     pub(super) tls: Option<&'a ServerTls>,
     /// The response to a client over its limit.
     pub(super) overloaded: &'static [u8],
+    /// Where the ends before HTTP are kept.
+    pub(super) ends: ConnectionEnds<'a>,
 }
 
 /// The connection is closed before HTTP.
@@ -73,15 +76,21 @@ impl ConnectionStart<'_> {
             return Some(connection.into());
         }
         let draining = self.gateway.services().tasks.draining_token();
+        let peer = connection.peer;
         // Boxed, so that the connection's task does not reserve the space of a handshake.
         let starting = Box::pin(async {
             tokio::select! {
                 started = self.start(connection, is_trusted, permit) => started.ok(),
                 () = timeouts.expired() => {
                     tracing::debug!("connection closed: timed out before HTTP");
-                    if self.tls.is_some() {
-                        count_failed("timed_out");
-                    }
+                    let cause = match self.tls {
+                        Some(_) => {
+                            count_failed("timed_out");
+                            ConnectionCause::TlsTimedOut
+                        }
+                        None => ConnectionCause::ProxyHeader,
+                    };
+                    self.ends.keep(peer, cause, "it did not begin with HTTP in time");
                     None
                 }
                 () = draining.cancelled() => None,
@@ -97,11 +106,12 @@ impl ConnectionStart<'_> {
         permit: &mut ConnectionPermit,
     ) -> Result<Started, Closed> {
         let mut is_exempt = is_trusted;
-        if is_trusted && let Some(client) = read_proxy_header(&mut connection).await? {
+        if is_trusted && let Some(client) = self.read_proxy_header(&mut connection).await? {
             connection.peer = Some(client);
             is_exempt = self.gateway.trusts(Some(client));
             let counted = self.gateway.counted(Some(client));
-            if !counted.is_none_or(|ip| permit.count_client(ip)) {
+            if let Some(Err(cause)) = counted.map(|ip| permit.count_client(ip)) {
+                self.ends.keep(Some(client), cause, "");
                 refuse(connection.stream, self.overloaded, self.tls.is_some()).await;
                 return Err(Closed);
             }
@@ -113,7 +123,7 @@ impl ConnectionStart<'_> {
         match connection.stream.first_byte().await {
             FirstByte::Tls => Ok(Started {
                 hsts: settings.and_then(|settings| settings.hsts.clone()),
-                ..shake_hands(tls, connection).await?
+                ..self.shake_hands(tls, connection).await?
             }),
             FirstByte::Other => Ok(Started {
                 // A trusted proxy reports in its fields whether its client encrypts.
@@ -124,6 +134,93 @@ impl ConnectionStart<'_> {
             }),
             FirstByte::End => Err(Closed),
         }
+    }
+
+    /// Takes the header of the PROXY protocol; returns the client that it names.
+    async fn read_proxy_header(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<SocketAddr>, Closed> {
+        let count =
+            |outcome| counter!("oneport_proxy_headers_total", "outcome" => outcome).increment(1);
+        match connection.stream.read_proxy_header().await {
+            Ok(Announced::Nothing) => Ok(None),
+            Ok(Announced::Local) => {
+                count("local");
+                Ok(None)
+            }
+            Ok(Announced::Client(client)) => {
+                count("client");
+                Ok(Some(client))
+            }
+            Err(error) => {
+                count("refused");
+                self.ends
+                    .keep(connection.peer, ConnectionCause::ProxyHeader, &error);
+                let peer = connection.peer.map(tracing::field::display);
+                tracing::debug!(peer, %error, "connection closed");
+                Err(Closed)
+            }
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        tls: &ServerTls,
+        connection: Connection,
+    ) -> Result<Started, Closed> {
+        let Connection {
+            stream,
+            peer,
+            server,
+            ..
+        } = connection;
+        let started = Instant::now();
+        let handshake = tls.accept(stream).await.map_err(|error| {
+            let is_gone = matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            );
+            let (outcome, cause) = match is_gone {
+                true => ("gone", ConnectionCause::TlsGone),
+                false => ("failed", ConnectionCause::TlsFailed),
+            };
+            count_failed(outcome);
+            self.ends.keep(peer, cause, &error);
+            let peer = peer.map(tracing::field::display);
+            tracing::debug!(peer, %error, "TLS handshake failed");
+            Closed
+        })?;
+        let Handshake {
+            stream,
+            info,
+            is_resumed,
+            protocol,
+        } = handshake;
+        if protocol == AgreedProtocol::Challenge {
+            count_failed("challenge");
+            return Err(Closed);
+        }
+        let outcome = if is_resumed { "resumed" } else { "full" };
+        count_handshake(outcome, info.version());
+        histogram!("oneport_tls_handshake_duration_seconds", "outcome" => outcome)
+            .record(started.elapsed().as_secs_f64());
+        // Without an address the client has gone.
+        let address = server.ok_or(Closed)?.address.clone();
+        let server = Some(Arc::new(ServerEnd {
+            address,
+            tls: Some(info),
+        }));
+        let connection = Connection {
+            stream,
+            peer,
+            server,
+            scheme: Scheme::Secure,
+        };
+        Ok(Started {
+            protocol,
+            ..connection.into()
+        })
     }
 }
 
@@ -136,77 +233,4 @@ fn count_failed(outcome: &'static str) {
 fn count_handshake(outcome: &'static str, version: &'static str) {
     counter!("oneport_tls_handshakes_total", "outcome" => outcome, "version" => version)
         .increment(1);
-}
-
-/// Takes the header of the PROXY protocol; returns the client that it names.
-async fn read_proxy_header(connection: &mut Connection) -> Result<Option<SocketAddr>, Closed> {
-    let count =
-        |outcome| counter!("oneport_proxy_headers_total", "outcome" => outcome).increment(1);
-    match connection.stream.read_proxy_header().await {
-        Ok(Announced::Nothing) => Ok(None),
-        Ok(Announced::Local) => {
-            count("local");
-            Ok(None)
-        }
-        Ok(Announced::Client(client)) => {
-            count("client");
-            Ok(Some(client))
-        }
-        Err(error) => {
-            count("refused");
-            let peer = connection.peer.map(tracing::field::display);
-            tracing::debug!(peer, %error, "connection closed");
-            Err(Closed)
-        }
-    }
-}
-
-async fn shake_hands(tls: &ServerTls, connection: Connection) -> Result<Started, Closed> {
-    let Connection {
-        stream,
-        peer,
-        server,
-        ..
-    } = connection;
-    let started = Instant::now();
-    let handshake = tls.accept(stream).await.map_err(|error| {
-        let is_gone = matches!(
-            error.kind(),
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-        );
-        count_failed(if is_gone { "gone" } else { "failed" });
-        let peer = peer.map(tracing::field::display);
-        tracing::debug!(peer, %error, "TLS handshake failed");
-        Closed
-    })?;
-    let Handshake {
-        stream,
-        info,
-        is_resumed,
-        protocol,
-    } = handshake;
-    if protocol == AgreedProtocol::Challenge {
-        count_failed("challenge");
-        return Err(Closed);
-    }
-    let outcome = if is_resumed { "resumed" } else { "full" };
-    count_handshake(outcome, info.version());
-    histogram!("oneport_tls_handshake_duration_seconds", "outcome" => outcome)
-        .record(started.elapsed().as_secs_f64());
-    // Without an address the client has gone.
-    let address = server.ok_or(Closed)?.address.clone();
-    let server = Some(Arc::new(ServerEnd {
-        address,
-        tls: Some(info),
-    }));
-    let connection = Connection {
-        stream,
-        peer,
-        server,
-        scheme: Scheme::Secure,
-    };
-    Ok(Started {
-        protocol,
-        ..connection.into()
-    })
 }

@@ -314,6 +314,12 @@ impl ConnectionTimeouts {
             && self.lingering_since.load(Ordering::Relaxed) == NEVER
     }
 
+    /// Returns whether a head has begun and is not whole, while nothing else ends the connection.
+    pub(super) fn awaits_head(&self) -> bool {
+        let is_open = load(&self.lingering_since) == NEVER && load(&self.draining_since) == NEVER;
+        is_open && self.is_idle() && load(&self.head_since) != NEVER
+    }
+
     /// Returns whether to hide the end of the client's stream from hyper, which would drop the
     /// request: the client may have closed only its sending side (RFC 9112 §9.6). The reader of a
     /// body detects its truncation.

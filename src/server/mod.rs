@@ -2,6 +2,7 @@
 
 mod certificate_watch;
 mod connection;
+mod connection_ends;
 mod connection_errors;
 mod connection_phases;
 mod connection_start;

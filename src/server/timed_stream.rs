@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connection_ends::NotHttp;
 use super::connection_timeouts::ConnectionTimeouts;
 use super::head_scanner::{Found, HeadScanner, PREFACE};
 use super::http2_frames::Http2Frames;
@@ -160,10 +161,7 @@ impl TimedStream {
 }
 
 fn other_protocol() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "expected a request of HTTP/1.1 or HTTP/2, found another protocol",
-    )
+    io::Error::new(io::ErrorKind::InvalidData, NotHttp)
 }
 
 impl AsyncRead for TimedStream {

@@ -1,5 +1,5 @@
-//! RecentEnds: the last WebSockets that ended, and the last requests and handshakes that were
-//! refused.
+//! RecentEnds: the last WebSockets that ended, the last requests and handshakes that were refused,
+//! and the last connections that ended before a request.
 //!
 //! Nothing is kept until something shows them: a route of the dashboard, or a token of the server
 //! API that may see connections. Each kind has a ring of its own, so that a wave of ordinary ends
@@ -29,6 +29,8 @@ pub enum EndKind {
     Refused,
     /// A request or a handshake that the server, or one behind it, could not serve.
     Error,
+    /// A connection that was refused, or failed, before a request.
+    Connection,
 }
 
 /// One end.
@@ -41,7 +43,7 @@ pub struct End {
     pub at: String,
     /// Its kind.
     pub kind: EndKind,
-    /// The table of its route: `http` or `websocket`.
+    /// The table of its route: `http` or `websocket`; `connection` before a request.
     pub table: String,
     /// The route's name or path; empty if no route matched.
     pub route: String,
@@ -51,11 +53,12 @@ pub struct End {
     pub client: Option<String>,
     /// The user's name.
     pub user: Option<String>,
-    /// The close code, or the status of the response.
+    /// The close code, or the status of the response; 0 if there was none.
     pub code: u16,
-    /// The cause: the label of the access log for a WebSocket, `refused` or `error` otherwise.
+    /// The cause: the label of the access log for a WebSocket, `refused` or `error` for a request,
+    /// and a word of its own for a connection.
     pub cause: String,
-    /// The reason that the client got.
+    /// The reason that the client got; of a connection, the error in the log.
     pub reason: String,
     /// The key of the timer or limit that ended it, with its value.
     pub rule: Option<String>,
@@ -104,7 +107,7 @@ impl EndFilter {
 pub struct RecentEnds {
     is_kept: AtomicBool,
     last_number: AtomicU64,
-    rings: Mutex<[VecDeque<End>; 4]>,
+    rings: Mutex<[VecDeque<End>; 5]>,
 }
 
 impl RecentEnds {

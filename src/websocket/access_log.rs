@@ -1,11 +1,14 @@
-//! Access log: the line of a socket.
+//! Access log: the line of a socket, and its place among the last ends.
 
 use http::Version;
 
-use super::close::Ending;
+use super::close::{Cause, Ending};
+use super::inspection::rule;
 use super::socket_handle::SocketHandle;
 use crate::telemetry::access_log::{self, AccessKind, SocketEnd};
+use crate::telemetry::recent_ends::{End, EndKind};
 use crate::telemetry::trace::{ScopeSpan, Span};
+use crate::timestamp::Timestamp;
 
 /// The counts of a socket's line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,10 +23,14 @@ pub(super) struct Counts {
     pub(super) upstream_code: Option<u16>,
 }
 
-/// Counts the end of a socket, and writes its line.
+/// Counts the end of a socket, keeps it among the last ones, and writes its line.
 pub(super) fn log_end(handle: &SocketHandle, ending: &Ending, counts: &Counts) {
     let (scope, route) = (handle.scope(), handle.route());
     route.count_end(handle, ending.cause);
+    let recent_ends = &handle.services().recent_ends;
+    if recent_ends.are_kept() {
+        recent_ends.push(recent_end(handle, ending, counts.messages));
+    }
     if let Some(span) = ScopeSpan::of(&scope.extensions).and_then(ScopeSpan::take) {
         end_span(span, ending, counts);
     }
@@ -51,6 +58,45 @@ pub(super) fn log_end(handle: &SocketHandle, ending: &Ending, counts: &Counts) {
         dropped: counts.dropped,
     });
     access_log::write(&record);
+}
+
+#[cold]
+fn recent_end(handle: &SocketHandle, ending: &Ending, messages: u64) -> End {
+    let scope = handle.scope();
+    End {
+        number: 0,
+        at: Timestamp::now().to_string(),
+        kind: match ending.cause {
+            Cause::ClientClose
+            | Cause::ClientGone
+            | Cause::ConsumerClose
+            | Cause::UpstreamClose
+            | Cause::Lifetime
+            | Cause::ServerDrain
+            | Cause::Reload
+            | Cause::Restart
+            | Cause::SessionEnded
+            | Cause::Disconnected => EndKind::Closed,
+            _ => EndKind::Failed,
+        },
+        table: "websocket".to_owned(),
+        route: handle.route().label.to_string(),
+        path: scope.path().into_owned(),
+        client: scope.client.map(|client| client.to_string()),
+        user: scope.user.as_ref().map(|user| user.name.clone()),
+        code: ending.code.get(),
+        cause: ending.cause.as_str().to_owned(),
+        reason: ending.reason.to_string(),
+        rule: rule(
+            ending.cause,
+            &handle.route().settings,
+            &handle.services().group_limits,
+        ),
+        id: handle.connection_id(),
+        seconds: Some(handle.age().as_secs_f64()),
+        messages: Some(messages),
+        process: String::new(),
+    }
 }
 
 /// Sets how a socket has ended, and ends its span.

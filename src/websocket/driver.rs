@@ -29,7 +29,6 @@ use super::connection_task::ConnectionTask;
 use super::consumer::Consumer;
 use super::context::Context;
 use super::extension::Deflate;
-use super::inspection::rule;
 use super::socket::{Next, Socket};
 use super::socket_handle::SocketHandle;
 use super::socket_route::SocketRoute;
@@ -38,8 +37,6 @@ use crate::channels::PreparedJoin;
 use crate::net::Stream;
 use crate::scope::Scope;
 use crate::services::Services;
-use crate::telemetry::recent_ends::{End, EndKind};
-use crate::timestamp::Timestamp;
 
 /// The parts from which an upgraded connection becomes a socket.
 pub(crate) struct SocketParts {
@@ -272,10 +269,6 @@ fn report_panic(handle: &SocketHandle) {
 fn log_end(socket: &Socket, ending: &Ending) {
     let handle = socket.handle();
     let (sent, received) = (handle.send_stats(), socket.received());
-    let recent_ends = &handle.services().recent_ends;
-    if recent_ends.are_kept() {
-        recent_ends.push(recent_end(handle, received.messages, ending));
-    }
     let counts = Counts {
         messages: received.messages,
         bytes_in: received.bytes,
@@ -284,45 +277,6 @@ fn log_end(socket: &Socket, ending: &Ending) {
         ..Counts::default()
     };
     access_log::log_end(handle, ending, &counts);
-}
-
-#[cold]
-fn recent_end(handle: &SocketHandle, messages: u64, ending: &Ending) -> End {
-    let scope = handle.scope();
-    End {
-        number: 0,
-        at: Timestamp::now().to_string(),
-        kind: match ending.cause {
-            Cause::ClientClose
-            | Cause::ClientGone
-            | Cause::ConsumerClose
-            | Cause::UpstreamClose
-            | Cause::Lifetime
-            | Cause::ServerDrain
-            | Cause::Reload
-            | Cause::Restart
-            | Cause::SessionEnded
-            | Cause::Disconnected => EndKind::Closed,
-            _ => EndKind::Failed,
-        },
-        table: "websocket".to_owned(),
-        route: handle.route().label.to_string(),
-        path: scope.path().into_owned(),
-        client: scope.client.map(|client| client.to_string()),
-        user: scope.user.as_ref().map(|user| user.name.clone()),
-        code: ending.code.get(),
-        cause: ending.cause.as_str().to_owned(),
-        reason: ending.reason.to_string(),
-        rule: rule(
-            ending.cause,
-            &handle.route().settings,
-            &handle.services().group_limits,
-        ),
-        id: handle.connection_id(),
-        seconds: Some(handle.age().as_secs_f64()),
-        messages: Some(messages),
-        process: String::new(),
-    }
 }
 
 #[cfg(test)]

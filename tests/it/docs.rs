@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use oneport::config::{Config, Problem, Problems};
 use oneport::gateway::{Registry, compile, compile_draft};
 use oneport::middleware::Step;
+use oneport::net::ConnectionCause;
 use oneport::routing::RoutePattern;
 use oneport::websocket::close::{Cause, CloseCode, Code};
 use regex::Regex;
@@ -511,6 +512,25 @@ fn close_codes_and_reasons_are_those_of_the_code() {
         remedies.dedup();
         assert_eq!(row.cells[4], remedies.join(" "), "what to do about {label}");
     }
+}
+
+#[test]
+fn every_end_of_a_connection_is_explained_and_no_other() {
+    let rows = &tables(&page("docs/BEHAVIOUR.md"))["Connections that end before a request"];
+    let listed = rows.iter().map(|row| {
+        let mut cells = row.cells.clone();
+        cells[0].clone_from(&row.key);
+        cells
+    });
+    let expected = ConnectionCause::ALL.iter().map(|cause| {
+        let cause = cause.explanation();
+        let answer = cause
+            .status
+            .map_or_else(|| "none".to_owned(), |status| status.to_string());
+        let words = [cause.cause, &answer, cause.happened, cause.remedy];
+        words.map(str::to_owned).to_vec()
+    });
+    assert_eq!(listed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
 #[test]

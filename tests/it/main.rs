@@ -19,6 +19,7 @@ mod django;
 mod docs;
 mod drain;
 mod edge;
+mod ends;
 mod file_delivery;
 mod file_rules;
 mod files;

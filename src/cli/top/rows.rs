@@ -229,6 +229,7 @@ pub(super) fn ends(ends: &[End]) -> Sheet {
             EndKind::Failed => ("failed", Tone::Bad),
             EndKind::Refused => ("refused", Tone::Warn),
             EndKind::Error => ("error", Tone::Bad),
+            EndKind::Connection => ("connection", Tone::Warn),
         };
         // The time of day of 2026-11-23T10:00:00.123Z.
         let at = end.at.get(11..19).unwrap_or(&end.at);
@@ -243,7 +244,10 @@ pub(super) fn ends(ends: &[End]) -> Sheet {
             at.to_owned(),
             kind.to_owned(),
             end.route.clone(),
-            format!("{} {}", end.code, end.cause),
+            match end.code {
+                0 => end.cause.clone(),
+                code => format!("{code} {}", end.cause),
+            },
             end.client.clone().unwrap_or_default(),
             end.user.clone().unwrap_or_default(),
             words.join("; "),

@@ -6,6 +6,7 @@ use super::call::Call;
 use crate::channels::{ConnectionId, Event, NodeReply, NodeRequest};
 use crate::close_code::{CloseCode, REASON_BYTES_MAX};
 use crate::cluster::{self, ConnectionFilter, Unanswered, WAIT_MAX};
+use crate::net::ConnectionCause;
 use crate::services::Services;
 use crate::telemetry::recent_ends::{End, EndKind};
 use crate::websocket::explanation::explain_refusal;
@@ -102,6 +103,14 @@ pub(super) async fn answer(services: &Services, user: &str, call: Call) -> Resul
 /// Returns an end with what happened and what to do about it, as `oneport explain-close` has it.
 fn in_words(end: &End) -> Value {
     let mut shown = serde_json::to_value(end).unwrap_or_default();
+    if let EndKind::Connection = end.kind {
+        if let Some(cause) = ConnectionCause::with_label(&end.cause) {
+            let explanation = cause.explanation();
+            shown["happened"] = json!(explanation.happened);
+            shown["remedy"] = json!(explanation.remedy);
+        }
+        return shown;
+    }
     if end.table != "websocket" {
         return shown;
     }
@@ -116,7 +125,7 @@ fn in_words(end: &End) -> Value {
                 shown["remedy"] = json!(explanation.remedy);
             }
         }
-        EndKind::Refused | EndKind::Error => {
+        EndKind::Refused | EndKind::Error | EndKind::Connection => {
             shown["happened"] = json!(explain_refusal(end.code));
         }
     }

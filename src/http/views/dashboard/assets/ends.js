@@ -1,13 +1,13 @@
 /** Ends: the last sockets that ended, and requests that were refused, with their causes. */
 
-import { oneAtATime } from "./?file=connection.js";
+import { askLatest, oneAtATime } from "./?file=connection.js";
 import { field, h, pill, section, setText } from "./?file=dom.js";
 import { clock, count, duration, plural } from "./?file=format.js";
 import { Table } from "./?file=table.js";
 
 const EVERY_MS = 3_000;
-const TONES = { closed: "quiet", failed: "bad", refused: "warn", error: "bad" };
-const KINDS = [["", "all"], ["closed", "closed"], ["failed", "failed"], ["refused", "refused"], ["error", "error"]];
+const TONES = { closed: "quiet", failed: "bad", refused: "warn", error: "bad", connection: "warn" };
+const KINDS = [["", "all"], ["closed", "closed"], ["failed", "failed"], ["refused", "refused"], ["error", "error"], ["connection", "connection"]];
 
 /**
  * The cause in words: the reason that the client got, and the key of the timer or limit. What happened and what to do about it unfold.
@@ -15,7 +15,7 @@ const KINDS = [["", "all"], ["closed", "closed"], ["failed", "failed"], ["refuse
 function causeNode(end) {
   const words = [end.reason, end.rule === null ? "" : `by ${end.rule}`].filter(Boolean).join("; ");
   const cause = [
-    h("strong", { dataset: { tone: TONES[end.kind] ?? "quiet" } }, `${end.code} ${end.cause.replaceAll("_", " ")}`),
+    h("strong", { dataset: { tone: TONES[end.kind] ?? "quiet" } }, `${end.code || ""} ${end.cause.replaceAll("_", " ")}`.trim()),
     end.times > 1 ? ` × ${count(end.times)}` : null,
     words === "" ? null : h("span", { class: "quiet" }, ` ${words}`),
   ];
@@ -29,8 +29,8 @@ export function endColumns(keys = null) {
   const columns = [
     { key: "at", label: "When", value: (row) => row.at, text: (row) => clock(row.at) },
     { key: "kind", label: "Kind", value: (row) => row.kind, text: (row) => row.kind, node: (row) => pill(row.kind, TONES[row.kind] ?? "quiet"), wide: true },
-    { key: "route", label: "Route", value: (row) => row.route, text: (row) => row.route || "(no route)" },
-    { key: "cause", label: "Cause", value: (row) => row.cause, text: (row) => `${row.code} ${row.cause} ${row.reason} ${row.rule} ${row.times}`, node: causeNode, class: "words" },
+    { key: "route", label: "Route", value: (row) => row.route, text: (row) => row.route || (row.kind === "connection" ? "(connection)" : "(no route)") },
+    { key: "cause", label: "Cause", value: (row) => row.cause, text: (row) => `${row.code || ""} ${row.cause} ${row.reason} ${row.rule} ${row.times}`, node: causeNode, class: "words" },
     { key: "path", label: "Path", value: (row) => row.path, class: "code cut", wide: true },
     { key: "user", label: "User", value: (row) => row.user ?? "", class: "cut", wide: true },
     { key: "client", label: "Client", value: (row) => row.client ?? "unix", class: "code", wide: true },
@@ -55,7 +55,7 @@ export class EndsView {
 
   constructor(connection, [key = "", value = ""] = []) {
     this.#connection = connection;
-    const reload = () => this.#fetch();
+    const reload = askLatest(() => this.#fetch());
     const select = h("select", { name: "kind", onchange: reload }, ...KINDS.map(([kind, text]) => h("option", { value: kind }, text)));
     const input = (name, placeholder) => h("input", { name, placeholder, autocomplete: "off", oninput: reload, value: name === key ? value : null });
     this.#inputs = { kind: select, route: input("route", "name or path"), cause: input("cause", "such as slow_client"), user: input("user", "name") };

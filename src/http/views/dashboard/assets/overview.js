@@ -90,7 +90,7 @@ export class OverviewView {
 
   async #loadEnds() {
     try {
-      const { ends } = await this.#connection.call("ends", { filter: { kinds: ["failed", "refused", "error"] } });
+      const { ends } = await this.#connection.call("ends", { filter: { kinds: ["failed", "refused", "error", "connection"] } });
       this.#hasEnds = true;
       this.#ends.update(grouped(ends).slice(0, 8));
     } catch {
