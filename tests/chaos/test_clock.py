@@ -19,9 +19,10 @@ from disturb.vitals import Vitals
 from kit.deadline import DEADLINE, until
 from kit.frames import PING, PONG, TEXT, Bytes, RawSocket
 from kit.stream import Stream
-from kit.visitor import PAGES, Visitor, add_user
+from kit.visitor import LOGIN, PAGES, Visitor, add_user
 
-CONFIG = """
+CONFIG = (
+    """
 [server.timeouts]
 request = "2s"
 keep_alive = "2s"
@@ -33,19 +34,9 @@ max_age = "10h"
 cache = "0s"
 check_interval = "500ms"
 
-[auth]
-users = "sqlite:site.db"
-
-[templates]
-dir = "pages"
-
-[http]
-middleware = ["hosts", "session", "auth"]
-
-[[http.route]]
-path = "/login/"
-view = "login"
-
+"""
+    + LOGIN
+    + """
 [[http.route]]
 path = "/who/"
 view = "template"
@@ -79,6 +70,7 @@ path = "/ws/chat/"
 consumer = "chat"
 options = { group = "news", history = 5, recover = true }
 """
+)
 
 AUTHORIZATION = b"Authorization: Bearer a-token-of-these-tests-0123456789\r\n"
 STILL = 5.0

@@ -18,25 +18,17 @@ from disturb.case import Chaos
 from disturb.server import Disturbed
 from kit.deadline import DEADLINE
 from kit.server import binary
-from kit.visitor import PAGES, PASSWORD, Visitor, add_user
+from kit.visitor import LOGIN, PAGES, PASSWORD, Visitor, add_user
 
-CONFIG = """
+CONFIG = (
+    """
 [session]
 store = "sqlite:site.db"
 cache = "0s"
 
-[auth]
-users = "sqlite:site.db"
-
-[templates]
-dir = "pages"
-
-[http]
-middleware = ["hosts", "session", "auth"]
-
-[[http.route]]
-path = "/login/"
-view = "login"
+"""
+    + LOGIN
+    + """\
 options = { attempts_per_name = 1_000_000, attempts_per_address = 1_000_000 }
 
 [[http.route]]
@@ -57,6 +49,7 @@ options = { template = "who.html" }
 path = "/ws/echo/"
 consumer = "echo"
 """
+)
 
 ROUNDS = 20
 # What the server and its database may leave behind.

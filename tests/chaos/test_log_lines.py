@@ -14,9 +14,10 @@ from kit.deadline import DEADLINE, until
 from kit.frames import CLOSE, Bytes, RawSocket, close_payload
 from kit.http2 import Client
 from kit.server import binary
-from kit.visitor import PAGES, PASSWORD, Visitor
+from kit.visitor import LOGIN, PAGES, PASSWORD, Visitor
 
-CONFIG = """
+CONFIG = (
+    """
 [server]
 trusted_proxies = ["127.0.0.1"]
 allowed_hosts = ["localhost", "127.0.0.1", {hosts}]
@@ -28,19 +29,9 @@ level = "info,oneport=debug"
 [session]
 store = "sqlite:site.db"
 
-[auth]
-users = "sqlite:site.db"
-
-[templates]
-dir = "pages"
-
-[http]
-middleware = ["hosts", "session", "auth"]
-
-[[http.route]]
-path = "/login/"
-view = "login"
-
+"""
+    + LOGIN
+    + """
 [[http.route]]
 path = "/who/"
 view = "template"
@@ -81,6 +72,7 @@ path = "/ws/chat/{{room:slug}}/"
 consumer = "chat"
 options = {{ group = "chat_{{room}}", history = 5, recover = true }}
 """
+)
 
 # Enough of them that their list would fill pages.
 HOSTS = ", ".join(f'"host-number-{number}.example.com"' for number in range(400))

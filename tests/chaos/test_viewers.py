@@ -6,25 +6,16 @@ import unittest
 from disturb.case import Chaos
 from kit.deadline import until
 from kit.frames import TEXT, Bytes, encode
-from kit.visitor import PAGES, Visitor, add_user
+from kit.visitor import LOGIN, PAGES, Visitor, add_user
 
-CONFIG = """
+CONFIG = (
+    """
 [log]
 level = "warn"
 
-[auth]
-users = "sqlite:site.db"
-
-[templates]
-dir = "pages"
-
-[http]
-middleware = ["hosts", "session", "auth"]
-
-[[http.route]]
-path = "/login/"
-view = "login"
-
+"""
+    + LOGIN
+    + """
 [[http.route]]
 path = "/dashboard/"
 middleware = ["hosts", "session", "auth", "staff_required"]
@@ -41,6 +32,7 @@ write_timeout = "3s"
 path = "/ws/echo/"
 consumer = "echo"
 """
+)
 
 VIEWERS = 60
 

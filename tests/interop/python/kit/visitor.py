@@ -26,6 +26,23 @@ PAGES = {
 }
 
 
+# Logging in with those pages, in a configuration. Keys of the login's route may follow.
+LOGIN = """
+[auth]
+users = "sqlite:site.db"
+
+[templates]
+dir = "pages"
+
+[http]
+middleware = ["hosts", "session", "auth"]
+
+[[http.route]]
+path = "/login/"
+view = "login"
+"""
+
+
 def user(server, *arguments, typed="", wanted=0):
     """Runs `oneport user` with a server's configuration; returns its standard output."""
     done = subprocess.run(
