@@ -156,6 +156,12 @@ impl Breaker {
         }
     }
 
+    /// Returns whether requests are sent: a success was the last that was seen, or few failures in a
+    /// row.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(*self.state.lock(), State::Closed { .. })
+    }
+
     /// Returns how long the circuit stays open. `None`: a request may go through.
     pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
         match *self.state.lock() {

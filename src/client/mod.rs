@@ -274,6 +274,13 @@ impl Client {
         self.0.slots.available_permits()
     }
 
+    /// Returns whether the circuit is closed. While a probe is due or in flight, it is not.
+    #[must_use]
+    pub fn is_circuit_closed(&self) -> bool {
+        let breaker = self.0.breaker.as_ref();
+        breaker.is_none_or(Breaker::is_closed)
+    }
+
     /// Returns how long the circuit stays open. `None`: requests are sent.
     #[must_use]
     pub fn open_for(&self) -> Option<Duration> {

@@ -469,10 +469,14 @@ async fn the_breaker_opens_and_one_request_finds_out_whether_the_endpoint_is_bac
         "{error:?}"
     );
     let left = client.open_for().unwrap();
+    assert!(!client.is_circuit_closed());
 
     let listener = TcpListener::bind(address).await.unwrap();
     tokio::time::sleep(left).await;
+    // Its time is over, but whether the endpoint is back is not known before the probe has ended.
+    assert!(!client.is_circuit_closed());
     let probe = client.acquire().await.unwrap();
+    assert!(!client.is_circuit_closed());
     assert!(probe.is_probe());
     let error = client.acquire().await.unwrap_err();
     assert!(

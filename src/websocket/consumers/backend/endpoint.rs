@@ -170,7 +170,8 @@ impl Endpoint {
     pub(super) fn circuit_gauge(&self) -> Gauge {
         let gauge =
             gauge!("oneport_backend_circuit_open", "endpoint" => self.settings.url.label.clone());
-        gauge.set(if self.open_for().is_some() { 1.0 } else { 0.0 });
+        let is_closed = self.client.is_circuit_closed();
+        gauge.set(if is_closed { 0.0 } else { 1.0 });
         gauge
     }
 
