@@ -291,7 +291,9 @@ fn kept_for(key: &Key, kind: Kind) -> Option<u64> {
     if has("route") {
         return Some(u64::try_from(GONE_KEPT.as_millis()).unwrap_or(u64::MAX));
     }
-    let is_held_while_used = kind == Kind::Gauge && (has("upstream") || has("endpoint"));
+    // An application looks its gauges up each time, and holds none.
+    let is_ours = row(key.name()).is_some();
+    let is_held_while_used = is_ours && kind == Kind::Gauge && (has("upstream") || has("endpoint"));
     is_held_while_used.then_some(0)
 }
 
@@ -427,16 +429,19 @@ mod tests {
         let registry = Registry::default();
         let start = *EPOCH + Duration::from_secs(1);
         let gauge = metrics::with_local_recorder(&registry, || {
-            metrics::counter!("mine_total", "upstream" => "a").increment(1);
-            metrics::gauge!("mine", "upstream" => "a")
+            metrics::counter!("oneport_upstream_retries_total", "upstream" => "a").increment(1);
+            metrics::gauge!("mine", "upstream" => "a").set(2.0);
+            metrics::gauge!("oneport_upstream_active", "upstream" => "a")
         });
         gauge.set(1.0);
         registry.forget_gone(start);
-        assert_eq!(registry.snapshot().sum("mine", &[]), 1.0);
+        let active = "oneport_upstream_active";
+        assert_eq!(registry.snapshot().sum(active, &[]), 1.0);
         drop(gauge);
         registry.forget_gone(start);
-        assert!(registry.snapshot().series("mine").is_empty());
-        assert_eq!(registry.sum("mine_total"), 1.0);
+        assert!(registry.snapshot().series(active).is_empty());
+        assert_eq!(registry.sum("oneport_upstream_retries_total"), 1.0);
+        assert_eq!(registry.sum("mine"), 2.0, "an application's stays");
     }
 
     #[test]
