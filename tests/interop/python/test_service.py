@@ -102,6 +102,20 @@ class Notify(unittest.TestCase):
         pauses = [later - earlier for earlier, later in zip(times, times[1:])]
         self.assertTrue(all(0.5 < pause < 1.7 for pause in pauses), pauses)
 
+    def test_a_restart_leaves_no_gap_between_the_signs_of_life(self):
+        """The old process gives one just before it hands over, the new one as soon as it serves: each has a whole deadline before it."""
+        manager = self.manage()
+        server = self.start(manager, WATCHDOG_USEC="20000000")  # so none is due for 10 s
+        first = manager.hear(WATCHDOG="1")
+        old = server.pid
+        server.restart()
+        last = manager.hear(first + 1, WATCHDOG="1")
+        main = manager.hear(first + 1, MAINPID=str(server.pid))
+        self.assertEqual((manager.messages[last].pid, last < main), (old, True))
+        again = manager.hear(main, WATCHDOG="1")
+        self.assertEqual(manager.messages[again].pid, server.pid)
+        self.assertLess(manager.messages[again].at - manager.messages[main].at, 5)
+
     def test_a_watchdog_of_another_process_gets_none(self):
         manager = self.manage()
         server = self.start(manager, WATCHDOG_USEC="100000", WATCHDOG_PID="1")
