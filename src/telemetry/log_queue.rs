@@ -111,7 +111,19 @@ struct State {
     /// The number of the current thread, and how many of the earlier ones have not ended.
     writer: u64,
     leaving: usize,
+    /// The count of dropped lines at the last notice, and when that was.
+    noticed: u64,
+    noticed_at: Option<Instant>,
     is_closing: bool,
+}
+
+impl State {
+    /// Returns how long the next notice has to wait.
+    fn until_notice(&self) -> Duration {
+        self.noticed_at.map_or(Duration::ZERO, |at| {
+            NOTICE_INTERVAL.saturating_sub(at.elapsed())
+        })
+    }
 }
 
 /// Dropping it waits for the lines still in the queue, for at most a second.
@@ -134,7 +146,10 @@ impl LogQueue {
 
     fn with_room(waiting_max: usize, notice: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                noticed: log_lines_dropped(),
+                ..State::default()
+            }),
             changed: Condvar::new(),
             waiting_max,
             notice: Box::new(notice),
@@ -240,9 +255,6 @@ struct Writer {
     queue: LogQueue,
     number: u64,
     output: Box<dyn LogOutput>,
-    /// The count of dropped lines at the last notice.
-    noticed: u64,
-    noticed_at: Option<Instant>,
     /// Whether the output ends within a line because a write failed there. The next write then
     /// begins with a line feed.
     is_torn: bool,
@@ -264,8 +276,6 @@ impl Writer {
             queue,
             number,
             output,
-            noticed: log_lines_dropped(),
-            noticed_at: None,
             is_torn: false,
             leaves_since: None,
         }
@@ -319,8 +329,8 @@ impl Writer {
             if state.reopens {
                 return true;
             }
-            let until_notice = if can_write && log_lines_dropped() > self.noticed {
-                self.until_notice()
+            let until_notice = if can_write && log_lines_dropped() > state.noticed {
+                state.until_notice()
             } else {
                 Duration::MAX
             };
@@ -404,20 +414,18 @@ impl Writer {
         std::mem::take(&mut state.reopens).then_some(Stop::Reopen)
     }
 
-    fn until_notice(&self) -> Duration {
-        self.noticed_at.map_or(Duration::ZERO, |at| {
-            NOTICE_INTERVAL.saturating_sub(at.elapsed())
-        })
-    }
-
-    fn notice_dropped(&mut self) {
+    fn notice_dropped(&self) {
         let dropped = log_lines_dropped();
+        let mut state = self.queue.state();
         // A queue that is still full would drop the notice too.
-        let has_room = self.queue.state().waiting.len() <= self.queue.0.waiting_max / 2;
-        if has_room && dropped > self.noticed && self.until_notice().is_zero() {
-            (self.queue.0.notice)(dropped - self.noticed);
-            self.noticed = dropped;
-            self.noticed_at = Some(Instant::now());
+        let has_room = state.waiting.len() <= self.queue.0.waiting_max / 2;
+        let is_current = state.writer == self.number;
+        if has_room && is_current && dropped > state.noticed && state.until_notice().is_zero() {
+            let lines = dropped - state.noticed;
+            state.noticed = dropped;
+            state.noticed_at = Some(Instant::now());
+            drop(state); // the notice is a line
+            (self.queue.0.notice)(lines);
         }
     }
 }

@@ -198,6 +198,24 @@ fn lines_go_to_the_next_output_while_a_write_to_the_last_one_stalls() {
 }
 
 #[test]
+fn next_output_tells_of_the_lines_that_the_last_one_has_lost() {
+    let _alone = LOSES_LINES.lock();
+    let bench = bench(20);
+    bench.queue.push(b"taken\n");
+    bench.until_taken();
+    for _ in 0..3 {
+        bench.queue.push(b"123456789\n");
+    }
+    assert!(bench.notices.try_recv().is_err());
+    let next = Output::of(&bench.queue).unwrap();
+    next.permit(Ok(100));
+    assert_eq!(next.read(), "123456789\n");
+    assert_eq!(bench.notices.recv_timeout(PATIENCE), Ok(2));
+    bench.permit(Ok(100));
+    assert!(bench.read() == "taken\n" && bench.is_gone());
+}
+
+#[test]
 fn outputs_that_stall_are_bounded() {
     let bench = bench(1 << 10);
     let mut stalled = Vec::new();
