@@ -44,6 +44,9 @@ const READS_PER_POLL: u8 = 8;
 /// The most bytes of one read while the queues of all sockets exceed `send_queue_total`.
 const READ_BYTES_SCARCE: usize = 4096;
 
+/// The most bytes of one read of a client whose messages are limited.
+const READ_BYTES_LIMITED: usize = 16 * 1024;
+
 /// A ping without a payload, as servers send it.
 const PING: &[u8] = &[0x80 | Opcode::Ping as u8, 0];
 
@@ -186,9 +189,15 @@ impl Tunnel {
                         None => {}
                     }
                     let limits = self.extras.limits.as_deref_mut();
-                    // One read at a time: a pause may follow it.
-                    let reads = if limits.is_some() { 1 } else { turn.reads };
-                    let turn = Turn { reads, ..turn };
+                    let turn = match limits {
+                        // A pause may follow each read, and keeps the rest of it.
+                        Some(_) => Turn {
+                            reads: 1,
+                            read_bytes: turn.read_bytes.min(READ_BYTES_LIMITED),
+                            ..turn
+                        },
+                        None => turn,
+                    };
                     let streams = (client, upstream);
                     self.to_upstream.poll(cx, streams, turn, limits)
                 }
