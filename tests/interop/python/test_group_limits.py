@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 from kit.deadline import until
 from kit.server import Server
@@ -102,7 +103,7 @@ class GroupLimits(AwayCase):
         found = self.ask(second, *add(*self.names(PER_SOCKET)))
         self.assertEqual(found, {"groups_per_ip": self.names(PER_SOCKET)[PER_IP - PER_SOCKET :]})
         self.assertEqual(self.ask(other, *add(*self.names(PER_SOCKET))), {}, "another address has its own")
-        first.socket.socket.close()  # without a close frame
+        first.socket.socket.shutdown(socket.SHUT_RDWR)  # without a close frame
         self.has_place(second, self.names(1, first=20)[0])
 
     def test_a_reload_changes_the_limits_of_open_sockets_and_ends_none(self):
