@@ -1,6 +1,8 @@
 //! Route checks: checks that a built-in view or consumer fits its route and the rest of the
 //! configuration.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::compiler::Compiler;
@@ -34,6 +36,12 @@ struct BackendOptions {
     channel: Option<String>,
     #[serde(default)]
     secret: Option<serde_json::Value>,
+}
+
+/// The options of `feed` that are checked.
+#[derive(Deserialize)]
+struct FeedOptions {
+    groups: Vec<String>,
 }
 
 /// The options of `proxy` that are checked.
@@ -140,6 +148,7 @@ impl Compiler<'_> {
         match written.consumer.as_str() {
             "backend" => self.check_backend(written),
             "dashboard" => self.check_dashboard_consumer(written),
+            "feed" => self.check_feed(written),
             "proxy" => {
                 self.check_tunnel(written);
                 self.check_verification(&written.options);
@@ -158,6 +167,27 @@ impl Compiler<'_> {
                 );
                 self.problems.warning(location, message);
             }
+        }
+    }
+
+    /// Warns about a feed whose groups are more than a socket may be in. Several patterns may form
+    /// the same name, so it is no error.
+    fn check_feed(&mut self, written: &WebsocketRoute) {
+        let Ok(options) = written.options.read::<FeedOptions>() else {
+            return;
+        };
+        let limits = &self.config.server.limits;
+        let (key, max) = match limits.groups_per_socket <= limits.groups_per_ip {
+            true => ("groups_per_socket", limits.groups_per_socket),
+            false => ("groups_per_ip", limits.groups_per_ip),
+        };
+        let found = options.groups.iter().collect::<HashSet<_>>().len();
+        if found > max {
+            let message = format!(
+                "expected at most {max} groups (server.limits.{key}), found {found}: handshakes get 429"
+            );
+            let location = written.options.location().key("groups");
+            self.problems.warning(location, message);
         }
     }
 
