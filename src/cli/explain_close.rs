@@ -12,8 +12,9 @@ use crate::net::{ConnectionCause, ConnectionExplanation};
 use crate::websocket::Cause;
 use crate::websocket::explanation::{CodeExplanation, Explanation, explain_code, explain_refusal};
 
-/// The table of the documentation.
+/// The tables of the documentation: of sockets, and of connections.
 const TABLE: &str = "docs/BEHAVIOUR.md#causes-and-close-codes";
+const CONNECTIONS: &str = "docs/BEHAVIOUR.md#connections-that-end-before-a-request";
 
 /// What there is to say about a word.
 #[derive(Debug, Serialize)]
@@ -77,7 +78,11 @@ fn explain(word: &str) -> Option<Explained> {
                 refusal: None,
                 causes: explanations(Cause::with_label(&label)).collect(),
                 connection: connection.map(ConnectionCause::explanation),
-                documentation: TABLE,
+                documentation: if connection.is_some() {
+                    CONNECTIONS
+                } else {
+                    TABLE
+                },
             }
         }
     };
@@ -166,6 +171,7 @@ mod tests {
             ("consumer_error", "close code 1013"),
             ("connections_per_ip", "answered with 503"),
             ("TLS-failed", "closed without an answer"),
+            ("tls_failed", "#connections-that-end-before-a-request"),
         ] {
             let explained = explain(word).map(|explained| text(&explained));
             let explained = explained.unwrap_or_default();
