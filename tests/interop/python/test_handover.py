@@ -63,6 +63,7 @@ class Handover(Case):
 
     def ready(self, server):
         """The same, with a new process that accepts connections and waits for the old one."""
+        server.slow(0.3)  # or all of it is over before the old one can be stopped
         child = self.new(server)
         self.assertEqual(server.request("/health/")[0], 200)
         return child
