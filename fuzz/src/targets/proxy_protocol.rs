@@ -86,7 +86,8 @@ fn naive_v1(data: &[u8]) -> Option<Naive> {
     };
     let ip = |text: &str| match family {
         "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::from),
-        _ => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        "TCP6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        _ => None, // UNKNOWN with more letters
     };
     let port = |text: &str| {
         let is_plain = text == "0" || !text.starts_with('0');

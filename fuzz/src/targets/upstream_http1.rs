@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
@@ -78,6 +79,11 @@ pub fn run(data: &[u8]) {
                     drop(stream);
                 }
             };
+            if method == "POST" {
+                // The client has to see that the last input's connection is closed: a POST that it
+                // has written to one is not sent again.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             let ask = async {
                 let answer = application.gateway().serve(request, &info).await;
                 let (Reply::Response(response) | Reply::Upgrade(response, _)) = answer;
