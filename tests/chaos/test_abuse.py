@@ -113,7 +113,7 @@ path = "/limited/{tenant}/"
 middleware = ["rate_limit"]
 view = "respond"
 options = { body = "a page" }
-rate_limit = [{ rate = "1/s", burst = 2 }, { rate = "1000/h", by = "param:tenant" }, { rate = "10/s", by = "header:x-key" }]
+rate_limit = [{ rate = "60/h", burst = 2 }, { rate = "1000/h", by = "param:tenant" }, { rate = "1000/h", by = "header:x-key" }]
 
 [[websocket.route]]
 path = "/ws/limited/"
