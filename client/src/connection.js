@@ -9,7 +9,7 @@
  *       that is final                        after a delay, or the page wakes
  */
 
-import { askedWaitMs, DELAYS, LATER_CODE, mayReconnect, retryDelayMs } from "./retry.js";
+import { askedWaitMs, completed, DELAYS, LATER_CODE, mayReconnect, retryDelayMs } from "./retry.js";
 
 /**
  * @typedef {"connecting" | "open" | "waiting" | "closed"} Status
@@ -120,10 +120,12 @@ export class Connection {
   #position;
   /** Whether the WebSocket tells positions. */
   #recovers = false;
-  /** Positions that the event stream has reached since a spare was begun, which may send them again. @type {Set<string>} */
-  #reached = new Set();
+  /** Positions that the event stream has reached since a spare was begun, which may send them again. @type {Set<string> | null} */
+  #reached = null;
   /** @type {number | null} */
   #members = null;
+  /** The last change of the status. @type {StatusChange | null} */
+  #change = null;
   /** @type {Record<string, ReturnType<typeof setTimeout> | undefined>} */
   #timers = {};
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -143,7 +145,7 @@ export class Connection {
    */
   constructor(url, options) {
     this.#url = url;
-    this.#options = { ...DEFAULTS, ...options };
+    this.#options = completed(DEFAULTS, options);
     this.#position = this.#options.since;
   }
 
@@ -182,17 +184,26 @@ export class Connection {
     };
   }
 
-  /** Connects now, from "closed" or "waiting"; otherwise does nothing. */
+  /** Connects now, from "closed" or "waiting"; otherwise does nothing. Throws for a URL or protocols that no WebSocket takes. */
   open() {
     if (this.#status === "connecting" || this.#status === "open") return;
     if (this.#status === "closed") {
       for (const [target, type, listener] of this.#signals) target?.addEventListener?.(type, listener);
     }
-    this.#connect();
+    try {
+      this.#connect();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     if (globalThis.document?.hidden) this.#shownOrHidden();
   }
 
-  /** Ends the connection for good. The status is "closed" when this returns. */
+  /**
+   * Ends the connection for good. The status is "closed" when this returns.
+   *
+   * The server is told the code if a page may choose it, 1000 or 3000 to 4999, and the reason has at most 123 bytes.
+   */
   close(code = 1000, reason = "") {
     this.#forget(code, reason);
     this.#end(code, reason);
@@ -251,7 +262,7 @@ export class Connection {
       };
       socket.onmessage = ({ data }) => this.#link === socket && this.#receive(data, null);
       socket.onclose = ({ code, reason }) => {
-        if (this.#spare === socket) this.#keepEvents();
+        if (this.#spare === socket) this.#upgradeLater();
         else if (this.#link === socket) this.#lose(code, reason);
       };
       began(socket);
@@ -263,14 +274,17 @@ export class Connection {
     const turn = this.#turn;
     Promise.resolve()
       .then(ticket)
-      .then(
-        (ticket) => turn === this.#turn && begin(ticket),
-        (error) => {
-          if (turn !== this.#turn) return;
-          if (this.#link) this.#keepEvents();
-          else this.#lose(error?.code >= 1000 ? error.code : 1006, String(error?.message ?? error));
-        },
-      );
+      .then((ticket) => {
+        if (turn !== this.#turn) return;
+        if (!ticket) throw new Error("no ticket");
+        begin(ticket);
+      })
+      .catch((error) => {
+        if (turn !== this.#turn) return;
+        const code = error?.code >= 1000 ? error.code : 1006;
+        if (this.#link && mayReconnect(code)) this.#upgradeLater();
+        else this.#lose(code, String(error?.message ?? error));
+      });
   }
 
   /**
@@ -293,9 +307,10 @@ export class Connection {
         this.#lose(1006, "");
         return;
       }
+      // The server's time to come back is the browser's secret: no WebSocket before the stream is back.
+      this.#dropSpare();
+      this.#timers.connect = setTimeout(() => this.#lose(1006, "no answer"), this.#options.askedMaxMs);
       this.#tell("waiting", 1006);
-      this.#upgrades = 0;
-      this.#upgradeLater();
     });
     source.addEventListener("oneport.gap", current(() => {
       // A new member asks for the whole history, which is no gap.
@@ -318,24 +333,25 @@ export class Connection {
 
   /** Perhaps it was not the proxy, but a server that was away: a WebSocket is tried again, less and less often. */
   #upgradeLater() {
-    const { upgradeMs, upgradeMaxMs, random } = this.#options;
-    clearTimeout(this.#timers.upgrade);
+    const { upgradeMs, upgradeMaxMs, connectMs, random } = this.#options;
+    this.#dropSpare();
     const delayMs = Math.min(upgradeMaxMs, upgradeMs * 2 ** this.#upgrades);
-    this.#upgrades += 1;
     this.#timers.upgrade = setTimeout(() => {
-      this.#reached.clear();
-      this.#timers.upgrade = setTimeout(() => this.#keepEvents(), this.#options.connectMs);
+      this.#upgrades += 1;
+      this.#reached = new Set();
+      this.#timers.upgrade = setTimeout(() => this.#upgradeLater(), connectMs);
       this.#handshake((socket) => (this.#spare = socket));
     }, delayMs * (0.5 + random() / 2));
   }
 
-  /** The spare came to nothing. */
-  #keepEvents() {
+  /** Abandons the spare: planned, waiting for its ticket, or begun. */
+  #dropSpare() {
+    clearTimeout(this.#timers.upgrade);
+    this.#turn += 1;
+    this.#reached = null;
     const spare = this.#spare;
     this.#spare = null;
     spare?.close();
-    this.#turn += 1;
-    this.#upgradeLater();
   }
 
   /** @param {WebSocket} socket */
@@ -353,6 +369,7 @@ export class Connection {
    * @param {string | null} id the position that an event stream tells
    */
   #receive(data, id) {
+    const link = this.#link;
     clearTimeout(this.#timers.probe);
     const event = parsed(data);
     if (id === null && event?.type === "oneport.joined") {
@@ -362,20 +379,21 @@ export class Connection {
       return;
     }
     if (id) {
-      if (id !== this.#position) this.#reached.add(id);
+      if (id !== this.#position) this.#reached?.add(id);
       this.#position = id;
       if (event) event.offset = id;
     } else if (this.#recovers && typeof event?.offset === "string") {
       // An event that is no part of the history has the position of the one before it.
-      const isAgain = event.offset !== this.#position && this.#reached.has(event.offset);
+      const isAgain = event.offset !== this.#position && this.#reached?.delete(event.offset);
       this.#position = event.offset;
       if (isAgain) return;
     }
     this.#emit("message", data);
-    if (!event) return;
+    // A listener may have closed the connection.
+    if (!event || this.#link !== link) return;
     this.#emit("event", event);
     const { type, members, users } = event;
-    if (type === "chat.join" || type === "chat.leave" || type === "chat.who") {
+    if (this.#link === link && (type === "chat.join" || type === "chat.leave" || type === "chat.who")) {
       this.#present(Number.isInteger(members) ? members : null, Array.isArray(users) ? users : null);
     }
   }
@@ -413,16 +431,24 @@ export class Connection {
   /** @param {number} delayMs */
   #retryIn(delayMs) {
     clearTimeout(this.#timers.retry);
-    this.#timers.retry = setTimeout(() => this.#connect(), delayMs);
+    this.#timers.retry = setTimeout(() => {
+      try {
+        this.#connect();
+      } catch (error) {
+        this.#failures += 1;
+        this.#lose(1006, String(error));
+      }
+    }, delayMs);
   }
 
   /**
    * The network or the page is back: retry at once, unless the server asked for a wait, and probe an open socket, which
-   * may have died silently.
+   * may have died silently. A stream that was open is the browser's to retry.
    */
   #wake() {
     const { probe, probeMs, soonMs, random } = this.#options;
     if (this.#status === "waiting") {
+      if (this.#link) return;
       this.#isAsleep = false;
       this.#attempt = 0;
       // A clock that was set back must not make the wait longer than it was.
@@ -435,7 +461,7 @@ export class Connection {
 
   /** The browser can be wrong (a server on this machine is still reachable), so attempts continue, but rarely. */
   #offline() {
-    if (this.#status === "waiting" && !this.#isAsleep) this.#retryIn(this.#options.delayMaxMs);
+    if (this.#status === "waiting" && !this.#link && !this.#isAsleep) this.#retryIn(this.#options.delayMaxMs);
   }
 
   #shownOrHidden() {
@@ -458,13 +484,15 @@ export class Connection {
    */
   #forget(code, reason) {
     for (const name in this.#timers) clearTimeout(this.#timers[name]);
-    const [link, spare] = [this.#link, this.#spare];
-    this.#link = this.#spare = null;
-    this.#turn += 1;
+    this.#dropSpare();
+    const link = /** @type {WebSocket | null} */ (this.#link);
+    this.#link = null;
     this.#recovers = false;
-    this.#reached.clear();
-    /** @type {WebSocket | null} */ (link)?.close(code, reason);
-    spare?.close();
+    try {
+      link?.close(code, reason);
+    } catch {
+      link?.close(); // a code or a reason that no page may send
+    }
   }
 
   /**
@@ -488,7 +516,7 @@ export class Connection {
   #tell(status, code = null, reason = "", retryMs = null, transport = null) {
     this.#status = status;
     this.#transport = transport;
-    this.#emit("status", { status, transport, code, reason, retryMs });
+    this.#emit("status", (this.#change = { status, transport, code, reason, retryMs }));
     if (transport === null && this.#members !== null) this.#present(null, null);
   }
 
@@ -501,6 +529,8 @@ export class Connection {
    */
   #emit(type, ...values) {
     for (const listener of [...(this.#listeners[type] ?? [])]) {
+      // A listener before has changed the status: the others know the newer one already.
+      if (type === "status" && values[0] !== this.#change) return;
       try {
         /** @type {(...values: any[]) => void} */ (listener)(...values);
       } catch (error) {

@@ -21,6 +21,19 @@ export const DELAYS = {
 };
 
 /**
+ * Returns the options with their defaults, also for those that are undefined.
+ *
+ * @template {object} T
+ * @param {T} defaults
+ * @param {Partial<T>} [options]
+ * @returns {T}
+ */
+export function completed(defaults, options) {
+  const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
+  return { ...defaults, ...Object.fromEntries(given) };
+}
+
+/**
  * Returns whether a connection that ended with this code should be opened again.
  *
  * @param {number} code
@@ -52,7 +65,7 @@ export function askedWaitMs(reason) {
  * @param {string} [reason]
  */
 export function retryDelayMs(code, attempt, options, reason = "") {
-  const { delayMs, delayMaxMs, soonMs, spreadMs, askedMaxMs, random } = { ...DELAYS, ...options };
+  const { delayMs, delayMaxMs, soonMs, spreadMs, askedMaxMs, random } = completed(DELAYS, options);
   /** @param {number} doublings */
   const backOffMs = (doublings) => Math.min(delayMaxMs, delayMs * 2 ** doublings);
   const askedMs = askedWaitMs(reason);

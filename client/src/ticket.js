@@ -14,15 +14,21 @@ export class TicketError extends Error {
   }
 }
 
+/** How long the request may take. */
+const FETCH_MS = 10_000;
+
 /**
- * Gets a ticket from the server's view `ticket`.
+ * Gets a ticket from the server's view `ticket`, within ten seconds unless `init` has a `signal` of its own. Throws if
+ * there is none.
  *
  * @param {string | URL} url
  * @param {RequestInit} [init] the request's header fields, such as `{ headers: { authorization: "Bearer ..." } }`
  * @returns {Promise<string>}
  */
 export async function fetchTicket(url, init) {
-  const response = await fetch(url, { method: "POST", ...init });
+  const response = await fetch(url, { method: "POST", signal: AbortSignal.timeout(FETCH_MS), ...init });
   if (!response.ok) throw new TicketError(response.status);
-  return (await response.json()).ticket;
+  const { ticket } = await response.json();
+  if (!ticket) throw new TicketError(response.status);
+  return ticket;
 }

@@ -21,7 +21,9 @@ class FakeWebSocket {
     this.sent.push(data);
   }
 
-  close(code) {
+  close(code, reason = "") {
+    const isAllowed = code === undefined || code === 1000 || (code >= 3000 && code <= 4999);
+    if (!isAllowed || Buffer.byteLength(reason) > 123) throw new DOMException("refused", "InvalidAccessError");
     this.closed = code ?? 1005;
   }
 
@@ -204,6 +206,98 @@ test("a final code ends it until somebody opens it again", (t) => {
   assert.equal(statuses.at(-1), "closed");
   socket.open();
   assert.equal(made.length, 2);
+});
+
+test("a connection is closed whatever the code and the reason", (t) => {
+  for (const [code, reason] of [[1001, "bye"], [4000, "x".repeat(200)], [0, ""]]) {
+    const { socket, made } = make(t);
+    const ends = [];
+    socket.open();
+    made[0].onopen();
+    socket.on("status", (change) => ends.push(change));
+    socket.close(code, reason);
+    assert.equal(made[0].closed, 1005);
+    assert.deepEqual(ends, [{ status: "closed", transport: null, code, reason, retryMs: null }]);
+    assert.equal(socket.send("a"), false);
+    t.mock.timers.reset();
+  }
+});
+
+test("what no WebSocket takes is thrown to who connects, and leaves nothing behind", (t) => {
+  const { tell } = makeWindow(t);
+  let tries = 0;
+  class Refusing {
+    constructor() {
+      tries += 1;
+      throw new SyntaxError("the subprotocol is there twice");
+    }
+  }
+  const { socket, statuses } = make(t, { WebSocket: Refusing });
+  assert.throws(() => socket.open(), /twice/);
+  assert.equal(socket.status, "closed");
+  tell("online");
+  t.mock.timers.tick(3_600_000);
+  assert.equal(tries, 1);
+  assert.deepEqual(statuses, []);
+});
+
+test("an attempt that throws later is a lost one", async (t) => {
+  let isRefused = false;
+  class Moody extends FakeWebSocket {
+    constructor(...args) {
+      if (isRefused) throw new SyntaxError("refused");
+      super(...args);
+    }
+  }
+  const { socket, statuses, made, lose } = make(t, { WebSocket: Moody });
+  socket.open();
+  isRefused = true;
+  lose(1006);
+  t.mock.timers.tick(1_000);
+  assert.equal(socket.status, "waiting");
+  isRefused = false;
+  t.mock.timers.tick(2_000);
+  made[1].onopen();
+  assert.equal(statuses.at(-1), "open");
+  t.mock.timers.reset();
+
+  isRefused = true;
+  const withTicket = make(t, { WebSocket: Moody, ticket: () => "no token" });
+  withTicket.socket.open();
+  await settled();
+  assert.deepEqual(withTicket.statuses, ["connecting", "waiting"]);
+});
+
+test("an option that is undefined has its default", (t) => {
+  const names = ["since", "events", "ticket", "connectMs", "hiddenMs", "probe", "protocols", "delayMs", "random", "soonMs"];
+  const { socket, made, streams, lose } = make(t, Object.fromEntries(names.map((name) => [name, undefined])));
+  socket.open();
+  assert.deepEqual([made[0].url, made[0].protocols], ["ws://test/", []]);
+  t.mock.timers.tick(9_999);
+  assert.equal(socket.status, "connecting");
+  for (let attempt = 0; attempt < 4; attempt += 1) {
+    lose(1006);
+    t.mock.timers.tick(30_000);
+  }
+  assert.equal(streams.length, 0);
+  assert.equal(retryDelayMs(1006, 0, { delayMs: undefined, random: () => 1 }), 1_000);
+});
+
+test("each listener is told the newest status last, and nothing of a connection that was closed", (t) => {
+  const { socket, presence, made } = make(t);
+  const [told, heard] = [[], []];
+  socket.on("status", ({ status }) => status === "waiting" && socket.open());
+  socket.on("status", ({ status }) => told.push(status));
+  socket.open();
+  made[0].onopen();
+  made[0].onclose({ code: 1006, reason: "" });
+  assert.equal(socket.status, "connecting");
+  assert.deepEqual(told, ["connecting", "open", "connecting"]);
+  made[1].onopen();
+  socket.on("message", () => socket.close());
+  socket.on("event", (event) => heard.push(event));
+  made[1].hear({ type: "chat.join", user: null, members: 2 });
+  assert.deepEqual([heard, presence, socket.members], [[], [], null]);
 });
 
 test("sending is refused while there is no open socket, or one that does not keep up", (t) => {
@@ -511,6 +605,71 @@ test("a stream that breaks is resumed by the browser, or by us when the browser 
   assert.equal(streams[1].url, "http://test/events/?last_event_id=1f.1");
 });
 
+test("a handshake under way is given up when the stream is lost, and a late one is not kept", (t) => {
+  const { socket, made, streams } = makeBlocked(t);
+  streams[0].open();
+  t.mock.timers.tick(2_000);
+  const late = made[2];
+  streams[0].fail(0);
+  assert.notEqual(late.closed, null);
+  streams[0].open();
+  t.mock.timers.tick(4_000);
+  assert.equal(made.length, 4);
+  late.onopen();
+  assert.equal(socket.transport, "events");
+  late.onclose({ code: 1006, reason: "" });
+  assert.equal(made[3].closed, null);
+  socket.close();
+  assert.ok(made.slice(2).every(({ closed }) => closed !== null));
+});
+
+test("a ticket that is asked for when the stream is lost is not used", async (t) => {
+  const gives = [];
+  const ticket = () => new Promise((give, fail) => gives.push({ give, fail }));
+  const { socket, made, streams } = make(t, { events: "http://test/events/", ticket });
+  socket.open();
+  for (const delayMs of [1_000, 2_000]) {
+    await settled();
+    gives.shift().fail(new Error("away"));
+    await settled();
+    t.mock.timers.tick(delayMs);
+  }
+  streams[0].open();
+  t.mock.timers.tick(2_000);
+  await settled();
+  streams[0].fail(0);
+  streams[0].open();
+  gives.shift().give("late");
+  await settled();
+  assert.equal(made.length, 0);
+});
+
+test("a stream that the server ended comes back when the server said, which only the browser knows", (t) => {
+  const { window, show } = makeWindow(t);
+  const { socket, made, streams } = makeBlocked(t);
+  streams[0].open();
+  t.mock.timers.tick(2_000);
+  made[2].onclose({ code: 1006, reason: "" });
+  streams[0].fail(0);
+  for (const type of ["offline", "online"]) window.dispatchEvent(new Event(type));
+  show(true);
+  t.mock.timers.tick(60_000);
+  assert.deepEqual([socket.status, made.length, streams.length], ["waiting", 3, 1]);
+  streams[0].open();
+  assert.equal(socket.transport, "events");
+  // The second attempt to upgrade, and not the first again.
+  t.mock.timers.tick(3_999);
+  assert.equal(made.length, 3);
+  t.mock.timers.tick(1);
+  assert.equal(made.length, 4);
+  // One that never comes back is given up at last.
+  streams[0].fail(0);
+  t.mock.timers.tick(300_000);
+  t.mock.timers.tick(30_000);
+  assert.equal(streams[0].readyState, 2);
+  assert.equal(streams.length, 2);
+});
+
 test("a stream whose login ends is closed for good", (t) => {
   const { socket, streams } = makeBlocked(t);
   const ends = [];
@@ -576,8 +735,42 @@ test("a ticket is fetched by POST", async (t) => {
     return answers.shift();
   });
   assert.equal(await fetchTicket("/ticket/", { headers: { authorization: "Bearer x" } }), "abc");
-  assert.deepEqual(asked, [["/ticket/", { method: "POST", headers: { authorization: "Bearer x" } }]]);
+  const [[url, { signal, ...init }]] = asked;
+  assert.deepEqual([url, init], ["/ticket/", { method: "POST", headers: { authorization: "Bearer x" } }]);
+  assert.ok(signal instanceof AbortSignal); // a deadline
   await assert.rejects(fetchTicket("/ticket/"), { status: 403, code: 4401 });
+});
+
+test("a response without a ticket is none, and no handshake goes without one", async (t) => {
+  t.mock.method(globalThis, "fetch", async () => Response.json({ login: "again" }));
+  await assert.rejects(fetchTicket("/ticket/"), { status: 200, code: 1006 });
+  const { socket, made } = make(t, { ticket: () => "" });
+  socket.open();
+  await settled();
+  assert.equal(made.length, 0);
+  assert.equal(socket.status, "waiting");
+});
+
+test("a login that has ended ends a connection over events too", async (t) => {
+  const errors = [new Error("away"), new Error("away"), new TicketError(503), new TicketError(401)];
+  const { socket, streams } = make(t, { events: "http://test/events/", ticket: () => Promise.reject(errors.shift()) });
+  const codes = [];
+  socket.on("status", ({ code }) => codes.push(code));
+  socket.open();
+  await settled();
+  t.mock.timers.tick(1_000);
+  await settled();
+  t.mock.timers.tick(2_000);
+  streams[0].open();
+  t.mock.timers.tick(2_000);
+  await settled();
+  assert.equal(socket.transport, "events"); // 503: later
+  t.mock.timers.tick(4_000);
+  await settled();
+  assert.deepEqual([socket.status, codes.at(-1)], ["closed", 4401]);
+  assert.equal(streams[0].readyState, 2);
+  t.mock.timers.tick(3_600_000);
+  assert.equal(errors.length, 0);
 });
 
 test("a hidden page keeps its connection, unless it is told for how long", (t) => {
