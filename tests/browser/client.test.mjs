@@ -272,6 +272,20 @@ test("a page that comes back from the back/forward cache goes on where it was", 
   await assertHeard(tab, 10);
 });
 
+test("the connections of the README's example of several groups are there after the way back", LIMIT, async (t) => {
+  const { server, context, origin, page } = await start(t, { browser: { keepsPages: true } });
+  const example = examples().find((program) => program.includes('"help"'));
+  writeFileSync(path.join(page, "example.js"), `${example}\nwindow.connections = connections;\n`);
+  const tab = await openTab(context, `${origin}/page/index.html`);
+  const peer = await Peer.connect(t, server, "/ws/chat/help/");
+  await tab.evaluate(() => import("/page/example.js"));
+  await peer.next("chat.join", ({ members }) => members === 2);
+  await tab.goto(`${origin}/static/icon.svg`);
+  await peer.next("chat.leave", ({ members }) => members === 1);
+  await tab.goBack({ waitUntil: "commit" });
+  await tab.waitForFunction(() => window.connections?.every(({ status }) => status === "open"));
+});
+
 test("one socket carries several groups of a feed", LIMIT, async (t) => {
   const { server, context, origin } = await start(t);
   const tab = await openClient(context, origin, "/ws/two/");
