@@ -33,6 +33,8 @@ INBOX_MAX = 100
 # How many seconds after the handshake the server may not know the connection yet.
 NEW_SECONDS = 10
 CALL_SECONDS = 5
+# How long an application may take to decide. The server has given up long before, unless its `timeout` is longer.
+DECISION_SECONDS = 60
 
 
 class Adapter:
@@ -50,7 +52,8 @@ class Adapter:
     def __call__(self, said: Request) -> Response:
         """Answers a request, from any thread but the event loop's."""
         answered: Future[Response] = asyncio.run_coroutine_threadsafe(self._answer(said), self._loop)
-        return answered.result()
+        # The loop itself may be held up by an application that does not await.
+        return answered.result(DECISION_SECONDS + CALL_SECONDS)
 
     @property
     def connections(self) -> int:
@@ -71,13 +74,13 @@ class Adapter:
             return {"events": [{"type": "websocket.close", "code": 1012}]}
         for event in events:
             socket.take(event)
-        return {"ack": socket.last_seq, "events": [await socket.decision] if kind == "websocket.connect" else []}
+        return {"ack": socket.last_seq, "events": [await socket.decided()] if kind == "websocket.connect" else []}
 
     def _forget(self, name: str, node: str) -> None:
         """A server has started: the connections of its forerunner are gone."""
         for socket in list(self._sockets.values()):
             if socket.name == name and node not in socket.id:
-                socket.inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
+                socket.end()
 
     def drop(self, id: str) -> bool:
         """Returns whether the connection was known until now."""
@@ -125,6 +128,23 @@ class _Socket:
         self.last_seq, self._is_over = event["seq"], is_over
         self.inbox.put_nowait({**event, "bytes": base64.b64decode(event["bytes"])} if "bytes" in event else event)
 
+    async def decided(self) -> Effect:
+        """Returns how the application answers the handshake: with a denial if it takes too long."""
+        await asyncio.wait([self.decision], timeout=DECISION_SECONDS)
+        if not self.decision.done():
+            self._deny("")
+        return self.decision.result()
+
+    def end(self) -> None:
+        """Tells the application that it is over, which no one else does."""
+        self._is_over = True
+        self.inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    def _deny(self, reason: str) -> None:
+        self._adapter.drop(self.id)
+        self.end()
+        self.decision.set_result({"type": "websocket.close", "reason": reason})
+
     async def _run(self, scope: Message) -> None:
         failure = None
         try:
@@ -140,15 +160,14 @@ class _Socket:
             key: base64.b64encode(value).decode() if key == "bytes" else value for key, value in message.items() if value is not None
         }
         if self.decision.done():
-            await self._push(event)
+            if not self._is_over:  # what is sent to a closed socket is lost
+                await self._push(event)
         elif event["type"] == "websocket.accept" and event.get("subprotocol") in (None, *self._subprotocols):
             fields = cast("list[tuple[bytes, bytes]]", event.get("headers", []))
             headers = [[name.decode(), value.decode()] for name, value in fields]
             self.decision.set_result(cast(Effect, {**event, "headers": headers}))
-        else:  # a denial: no one else tells the application that it is over
-            self._adapter.drop(self.id)
-            self.inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
-            self.decision.set_result({"type": "websocket.close", "reason": event.get("reason", "")})
+        else:
+            self._deny(event.get("reason", ""))
 
     async def _push(self, event: Message) -> None:
         loop = asyncio.get_running_loop()

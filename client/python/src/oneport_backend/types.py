@@ -68,6 +68,16 @@ class GroupEvent(TypedDict):
     event: dict[str, Any]
 
 
+class GroupRefusedEvent(TypedDict):
+    """The connection could not join these groups of the response before, because of a limit."""
+
+    seq: int
+    type: Literal["group.refused"]
+    groups: list[str]
+    limit: Literal["groups_per_socket", "groups_per_ip"]
+    max: int
+
+
 class DisconnectEvent(TypedDict):
     """The connection has ended. Alone, the last."""
 
@@ -87,7 +97,7 @@ class NodeStartedEvent(TypedDict):
     name: str
 
 
-Event = ConnectEvent | ReceiveEvent | GroupEvent | DisconnectEvent | NodeStartedEvent
+Event = ConnectEvent | ReceiveEvent | GroupEvent | GroupRefusedEvent | DisconnectEvent | NodeStartedEvent
 
 
 class _Request(TypedDict):
