@@ -7,7 +7,7 @@
 //! | `blocked_write.rs` | since when a stream takes nothing |
 //! | `connect.rs`, `tls/` | opening a stream to another server; TLS |
 //! | `peek.rs`, `proxy_protocol.rs` | the first bytes of a connection; the client behind a proxy that passes on bytes |
-//! | `listener.rs`, `unix_listener.rs`, `socket_activation.rs` | where connections are accepted |
+//! | `listener.rs`, `unix_listener.rs`, `socket_access.rs`, `socket_activation.rs` | where connections are accepted |
 //! | `acceptor.rs` | the accept loop: admit, refuse, back off |
 //! | `admission.rs`, `connection_rate.rs` | the limits on connections in all: how many are open, and how many are new |
 //! | `client_limit.rs` | the limit on connections by client |
@@ -33,6 +33,7 @@ mod listener;
 mod peek;
 mod proxy_protocol;
 mod send_file;
+mod socket_access;
 mod socket_activation;
 mod stream;
 mod tls;

@@ -3,7 +3,7 @@
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
 use super::bind::Listen;
+use super::socket_access::SocketAccess;
 
 /// Device and inode of a file.
 pub(crate) type FileIdentity = (u64, u64);
@@ -30,7 +31,7 @@ pub(super) struct SocketFile {
 #[must_use = "dropping it restores the permissions"]
 pub(crate) struct AccessChange {
     path: PathBuf,
-    identity: FileIdentity,
+    file: SocketAccess,
     mode: u32,
     group: u32,
     is_kept: bool,
@@ -44,11 +45,10 @@ impl AccessChange {
 
 impl Drop for AccessChange {
     fn drop(&mut self) {
-        if self.is_kept || identity(&self.path).ok() != Some(self.identity) {
+        if self.is_kept {
             return;
         }
-        let restored = chown(&self.path, None, Some(self.group))
-            .and_then(|()| std::fs::set_permissions(&self.path, Permissions::from_mode(self.mode)));
+        let restored = self.file.set(Some(self.group), Some(self.mode));
         if let Err(error) = restored {
             let path = self.path.display();
             tracing::error!("cannot restore the permissions of {path}: {error}");
@@ -87,14 +87,10 @@ pub(super) fn open(path: &Path, listen: &Listen) -> io::Result<(UnixListener, So
         descriptor.set_permissions(Permissions::from_mode(mode & 0o700))?;
     }
     socket.bind(&address)?;
-    let file = SocketFile::new(path, identity(path)?);
+    let access = SocketAccess::open(path)?;
+    let file = SocketFile::new(path, access.identity());
     file.take_over();
-    if let Some(group) = group {
-        chown(path, None, Some(group))?;
-    }
-    if let Some(mode) = mode {
-        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-    }
+    access.set(group, mode)?;
     // Until this call, connections are refused.
     socket.listen(listen.backlog.into())?;
     Ok((UnixListener::from_std(socket.into())?, file))
@@ -157,27 +153,22 @@ impl SocketFile {
     /// if there is nothing to change, also if another file has taken the place of this one.
     pub(super) fn set_access(&self, listen: &Listen) -> io::Result<Option<AccessChange>> {
         let group = listen.group.as_deref().map(group_id).transpose()?;
-        let found = match self.path.symlink_metadata() {
-            Ok(found) if (found.dev(), found.ino()) == self.identity => found,
-            _ => return Ok(None),
-        };
         if group.is_none() && listen.mode.is_none() {
             return Ok(None);
         }
+        let file = match SocketAccess::open(&self.path) {
+            Ok(file) if file.identity() == self.identity => file,
+            _ => return Ok(None),
+        };
         // Restores them if one cannot be set.
         let change = AccessChange {
             path: self.path.clone(),
-            identity: self.identity,
-            mode: found.mode() & 0o7777,
-            group: found.gid(),
+            mode: file.mode(),
+            group: file.group(),
+            file,
             is_kept: false,
         };
-        if let Some(group) = group {
-            chown(&self.path, None, Some(group))?;
-        }
-        if let Some(mode) = listen.mode {
-            std::fs::set_permissions(&self.path, Permissions::from_mode(mode))?;
-        }
+        change.file.set(group, listen.mode)?;
         Ok(Some(change))
     }
 

@@ -117,6 +117,7 @@ pub(crate) const OUTSIDE: &[(&str, &[&str])] = &[
         &[
             "cli/top/terminal.rs",
             "net/send_file.rs",
+            "net/socket_access.rs",
             "http/views/static_files/refusal.rs",
             "server/signals.rs",
             "telemetry/log_file.rs",
