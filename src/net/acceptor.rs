@@ -4,7 +4,7 @@
 //! the rate allows one ──> accept
 //! accept ──> Admission ──> admitted: a task runs Serve::serve, which holds the permit to its end
 //!    │           └───────> over a limit: refused, answered with Serve::OVERLOADED
-//!    │                        └── more than REFUSED_MAX of those: dropped without an answer
+//!    │                        └── too many of those at once: dropped without an answer
 //!    ├── error of the listener (EMFILE, ENFILE, ENOMEM): logged, next try after ACCEPT_PAUSE
 //!    └── closing: what has arrived is accepted, then the listener is closed
 //! ```
@@ -20,13 +20,11 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use metrics::counter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, ConnectionPermit};
 use super::bind::BACKLOG_MAX;
 use super::connection_end::ConnectionCause;
-use super::descriptors;
 use super::listener::{Connection, Listener};
 use super::peek::FirstByte;
 use super::stream::Stream;
@@ -37,8 +35,7 @@ use crate::telemetry::LogThrottle;
 /// a panic.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The most refused connections answered at once, and how long each may take to read the answer.
-const REFUSED_MAX: usize = 256;
+/// How long a refused connection may take to read the answer.
 const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
 
 /// After how many connections an acceptor that closes lets other tasks run.
@@ -77,21 +74,7 @@ pub(crate) struct Acceptor<S> {
     /// The service of new connections.
     service: Arc<ArcSwap<S>>,
     admission: Admission,
-    refused: Refused,
     tasks: Tasks,
-}
-
-/// The bound on connections that are being refused (cheap to clone; all acceptors share one).
-#[derive(Clone)]
-pub(crate) struct Refused(Arc<Semaphore>);
-
-impl Refused {
-    /// Allows refusals at most half of the descriptors that are reserved for everything but
-    /// connections.
-    pub(crate) fn new() -> Self {
-        let share = descriptors::share(descriptors::limit());
-        Self(Arc::new(Semaphore::new(REFUSED_MAX.min(share / 2))))
-    }
 }
 
 impl<S: Serve> Acceptor<S> {
@@ -99,14 +82,12 @@ impl<S: Serve> Acceptor<S> {
         listener: Arc<Listener>,
         service: Arc<ArcSwap<S>>,
         admission: Admission,
-        refused: Refused,
         tasks: Tasks,
     ) -> Self {
         Self {
             listener,
             service,
             admission,
-            refused,
             tasks,
         }
     }
@@ -196,7 +177,7 @@ impl<S: Serve> Acceptor<S> {
     }
 
     fn refuse(&self, service: &S, mut stream: Stream, peer: Option<SocketAddr>) {
-        if let Ok(permit) = self.refused.0.clone().try_acquire_owned() {
+        if let Some(permit) = self.admission.answer() {
             let speaks_tls = service.speaks_tls();
             // A proxy's connection is not counted for it. Its header is not the first byte of TLS.
             let may_announce = speaks_tls && service.counted_ip(peer).is_none();

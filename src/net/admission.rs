@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use metrics::counter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client_limit::{ClientLimit, ClientPermit};
 use super::connection_end::ConnectionCause;
@@ -14,6 +15,9 @@ use super::connection_rate::ConnectionRate;
 use super::descriptors;
 use crate::rate_limiter::Quota;
 use crate::telemetry::LogThrottle;
+
+/// The most refused connections answered at once.
+const ANSWERS_MAX: usize = 256;
 
 /// Counts connections against `server.limits`.
 #[derive(Clone)]
@@ -31,6 +35,9 @@ struct Inner {
     paused: LogThrottle,
     /// The rate of all listeners; `None`: no limit.
     rate: ArcSwapOption<ConnectionRate>,
+    /// The answers to connections that are refused: at most half of the descriptors that are
+    /// reserved for everything but connections.
+    answers: Arc<Semaphore>,
 }
 
 /// One admitted connection. Dropping it makes room for another.
@@ -77,6 +84,7 @@ impl Admission {
     }
 
     fn bounded(connections_max: usize, key: &'static str, clients: ClientLimit) -> Self {
+        let answers_max = ANSWERS_MAX.min(descriptors::share(descriptors::limit()) / 2);
         Self(Arc::new(Inner {
             connections_max: AtomicUsize::new(connections_max),
             key,
@@ -86,6 +94,7 @@ impl Admission {
             refused: LogThrottle::new(),
             paused: LogThrottle::new(),
             rate: ArcSwapOption::empty(),
+            answers: Arc::new(Semaphore::new(answers_max)),
         }))
     }
 
@@ -167,6 +176,12 @@ impl Admission {
         Ok(admitted)
     }
 
+    /// Permits the answer to a refused connection, which does not count as open; `None` if too many
+    /// are being answered.
+    pub(super) fn answer(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.answers.clone().try_acquire_owned().ok()
+    }
+
     /// Returns how many connections are open.
     pub(crate) fn open(&self) -> usize {
         self.0.open.load(Ordering::Relaxed)
@@ -204,6 +219,12 @@ impl ConnectionPermit {
                 Err(cause)
             }
         }
+    }
+
+    /// Makes room for another connection, and permits the answer to this one, which is refused;
+    /// `None` if too many are being answered.
+    pub(crate) fn into_answer(self) -> Option<OwnedSemaphorePermit> {
+        self.admission.answer()
     }
 }
 
@@ -257,5 +278,20 @@ mod tests {
         );
         admission.set_limit(3);
         assert!(admission.admit(None).is_ok());
+    }
+
+    #[test]
+    fn answers_to_refused_connections_are_bounded_and_take_no_place() {
+        let admission = Admission::bounded(1, "connections", ClientLimit::new(1));
+        let mut answers = Vec::new();
+        while let Some(answer) = admission.admit(None).unwrap().into_answer() {
+            answers.push(answer);
+            assert!(answers.len() <= ANSWERS_MAX);
+        }
+        assert!(!answers.is_empty());
+        assert!(admission.answer().is_none());
+        assert_eq!(admission.open(), 0);
+        answers.pop();
+        assert!(admission.answer().is_some());
     }
 }

@@ -40,7 +40,7 @@ mod tls;
 mod unix_listener;
 pub(crate) mod url;
 
-pub(crate) use acceptor::{Acceptor, Refused, Serve, refuse};
+pub(crate) use acceptor::{Acceptor, Serve, refuse};
 pub use address::{ClientAddress, Scheme, ServerAddress, ServerEnd};
 pub(crate) use admission::{Admission, ConnectionPermit};
 pub use bind::{Bind, BindError, Listen, unix_path_problem};

@@ -180,7 +180,7 @@ impl HttpServer {
     async fn serve_until_upgrade(
         self: Arc<Self>,
         connection: Connection,
-        mut permit: ConnectionPermit,
+        mut permit: Option<ConnectionPermit>,
     ) -> Option<ConnectionTask> {
         let clock = self.gateway.services().clock.clone();
         let timeouts = ConnectionTimeouts::new(clock, &self.server);
@@ -203,7 +203,7 @@ impl HttpServer {
             .await
             .ok()
             .and_then(|upgraded| upgrade::downcast::<TokioIo<TimedStream>>(upgraded).ok());
-        let permit = Box::new(permit);
+        let permit = Box::new(permit?);
         Some(match upgraded {
             Some(parts) => {
                 let stream = parts.io.into_inner().into_inner();
@@ -359,7 +359,7 @@ impl Serve for HttpServer {
         connection: Connection,
         permit: ConnectionPermit,
     ) -> impl Future<Output = ()> + Send + 'static {
-        ConnectionTask::new(self.serve_until_upgrade(connection, permit))
+        ConnectionTask::new(self.serve_until_upgrade(connection, Some(permit)))
     }
 }
 

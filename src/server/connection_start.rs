@@ -5,7 +5,8 @@
 //!                  │ only a trusted proxy's         │ only if the listener speaks TLS    ▲
 //!                  │ malformed: closed              ├─ another byte: plaintext ──────────┘
 //!                  │ its client is over the         └─ none: closed
-//!                  │ limit: 503, or closed
+//!                  │ limit: its place is free,
+//!                  │ 503, or closed
 //! ```
 //!
 //! All of it counts against `timeouts.handshake`, together with the head of the first request. A
@@ -64,11 +65,12 @@ pub(super) struct ConnectionStart<'a> {
 struct Closed;
 
 impl ConnectionStart<'_> {
-    /// Starts a connection; `None` if it is closed instead.
+    /// Starts a connection; `None` if it is closed instead. One that is refused gives its permit
+    /// back before it is answered.
     pub(super) async fn run(
         &self,
         connection: Connection,
-        permit: &mut ConnectionPermit,
+        permit: &mut Option<ConnectionPermit>,
         timeouts: &Arc<ConnectionTimeouts>,
     ) -> Option<Started> {
         let is_trusted = self.gateway.trusts(connection.peer);
@@ -103,16 +105,19 @@ impl ConnectionStart<'_> {
         &self,
         mut connection: Connection,
         is_trusted: bool,
-        permit: &mut ConnectionPermit,
+        permit: &mut Option<ConnectionPermit>,
     ) -> Result<Started, Closed> {
         let mut is_exempt = is_trusted;
         if is_trusted && let Some(client) = self.read_proxy_header(&mut connection).await? {
             connection.peer = Some(client);
             is_exempt = self.gateway.trusts(Some(client));
-            let counted = self.gateway.counted(Some(client));
-            if let Some(Err(cause)) = counted.map(|ip| permit.count_client(ip)) {
+            let counted = self.gateway.counted(Some(client)).zip(permit.as_mut());
+            if let Some(Err(cause)) = counted.map(|(ip, permit)| permit.count_client(ip)) {
                 self.ends.keep(Some(client), cause, "");
-                refuse(connection.stream, self.overloaded, self.tls.is_some()).await;
+                let answer = permit.take().and_then(ConnectionPermit::into_answer);
+                if let Some(_permitted) = answer {
+                    refuse(connection.stream, self.overloaded, self.tls.is_some()).await;
+                }
                 return Err(Closed);
             }
         }

@@ -21,9 +21,7 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::net::{
-    Acceptor, AccessChange, Admission, Bind, FileIdentity, Listen, Listener, Refused, Serve,
-};
+use crate::net::{Acceptor, AccessChange, Admission, Bind, FileIdentity, Listen, Listener, Serve};
 use crate::tasks::{TaskSet, Tasks};
 
 /// How long opening one entry may take: a host's name is looked up.
@@ -43,7 +41,6 @@ pub(super) struct Inherited {
 pub(super) struct Listeners<S> {
     open: Vec<Accepting<S>>,
     admission: Admission,
-    refused: Refused,
     tasks: Tasks,
 }
 
@@ -141,11 +138,10 @@ pub(super) fn missing(wanted: &[Listen], open: &[Bind]) -> Vec<(usize, Listen)> 
 }
 
 impl<S: Serve> Listeners<S> {
-    pub(super) fn new(admission: Admission, refused: Refused, tasks: Tasks) -> Self {
+    pub(super) fn new(admission: Admission, tasks: Tasks) -> Self {
         Self {
             open: Vec::new(),
             admission,
-            refused,
             tasks,
         }
     }
@@ -231,7 +227,6 @@ impl<S: Serve> Listeners<S> {
                 listener.clone(),
                 service.clone(),
                 self.admission.clone(),
-                self.refused.clone(),
                 self.tasks.clone(),
             );
             loops.spawn(acceptor.run(closing.clone()));

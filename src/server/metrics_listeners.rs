@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::http::exposition::exposition;
 use crate::http::views::Health;
 use crate::http::{Response, respond};
-use crate::net::{AccessChange, Admission, Connection, ConnectionPermit, Refused, Serve};
+use crate::net::{AccessChange, Admission, Connection, ConnectionPermit, Serve};
 use crate::services::Services;
 use crate::tasks::Tasks;
 
@@ -76,7 +76,7 @@ impl MetricsListeners {
         let server = Arc::new(MetricsServer {
             services: gateway.services().clone(),
         });
-        let mut listeners = Listeners::new(admission, Refused::new(), tasks.clone());
+        let mut listeners = Listeners::new(admission, tasks.clone());
         announce(&opened);
         // None is open yet, so there is nothing to close.
         drop(listeners.apply(&config.metrics.bind, opened, |_, _| server.clone()));

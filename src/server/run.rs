@@ -27,7 +27,7 @@ use super::stores::open_stores;
 use crate::acme::Acme;
 use crate::config::{Bind, Config, LimitsConfig, Rate};
 use crate::gateway::{Gateway, Table, otlp_settings};
-use crate::net::{Admission, Listener, Refused, ServerTls};
+use crate::net::{Admission, Listener, ServerTls};
 use crate::otlp::Exporter;
 use crate::services::Services;
 
@@ -233,7 +233,7 @@ fn accept(gateway: &Gateway, config: &Config, opened: Opened) -> Listeners<HttpS
     let limits = &config.server.limits;
     let admission = Admission::new(limits.connections, services.clients.clone());
     apply_limits(limits, &admission);
-    let mut listeners = Listeners::new(admission.clone(), Refused::new(), services.tasks.clone());
+    let mut listeners = Listeners::new(admission.clone(), services.tasks.clone());
     let service = HttpServer::of(gateway, config, &admission);
     // None is open yet, so there is nothing to close.
     drop(listeners.apply(&config.server.bind, opened, service));

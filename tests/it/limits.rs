@@ -719,6 +719,30 @@ async fn connections_that_are_refused_do_not_use_up_the_rate_of_all() {
     );
 }
 
+#[tokio::test]
+async fn client_of_a_proxy_that_is_refused_and_stays_keeps_no_place_of_others() {
+    let text = format!(
+        "[server]\ntrusted_proxies = ['127.0.0.1']\n[server.limits]\nconnections = 3\nconnection_rate_per_ip = '1/h'\n{}",
+        limited("{ rate = '1000/s' }")
+    );
+    let server = LiveServer::start(&text).await.unwrap();
+    let announced = |client: &str| format!("PROXY TCP4 {client} 192.0.2.80 50000 80\r\n");
+    let counted = request(&server, &announced("203.0.113.1"), "").await;
+    assert!(counted.starts_with("HTTP/1.1 200"), "{counted}");
+    let mut refused = Vec::new();
+    for _ in 0..12 {
+        // It reads the whole answer, and does not close.
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let head = announced("203.0.113.1");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_until(&mut stream, |_| false).await;
+        assert!(answer.starts_with(b"HTTP/1.1 503"), "{answer:?}");
+        refused.push(stream);
+    }
+    let other = request(&server, &announced("203.0.113.2"), "").await;
+    assert!(other.starts_with("HTTP/1.1 200"), "{other}");
+}
+
 /// Clients that are refused come again: when the server is full, they do so at the rate.
 #[tokio::test]
 async fn connections_to_a_full_server_count_against_the_rate() {

@@ -51,7 +51,7 @@ impl Drop for Directory {
 
 fn listeners() -> Listeners<Letter> {
     let admission = Admission::new(1_000, ClientLimit::new(1_000));
-    Listeners::new(admission, Refused::new(), Tasks::default())
+    Listeners::new(admission, Tasks::default())
 }
 
 fn letter(letter: u8) -> impl Fn(&Listen, &Listener) -> Arc<Letter> {
