@@ -38,6 +38,7 @@ struct ClientState {
     /// Wakes the task that waits for the end: the one that reads the body, then the one that sends
     /// the response. A connection has one request at a time.
     waiting: AtomicWaker,
+    is_awaited: AtomicBool,
     unread: Mutex<Option<Incoming>>,
     /// Whether `unread` is set. Most requests leave nothing, and then need no lock.
     is_unread: AtomicBool,
@@ -51,6 +52,17 @@ impl ClientEnd {
     pub fn end(&self) {
         self.0.has_ended.store(true, Ordering::Release);
         self.0.waiting.wake();
+    }
+
+    /// Marks the client's sending side as open again: it was closed behind bytes that are unread,
+    /// and the next request begins with them.
+    pub(crate) fn resume(&self) {
+        self.0.has_ended.store(false, Ordering::Release);
+    }
+
+    /// Returns whether something has waited for the client's end.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.is_awaited.load(Ordering::Relaxed)
     }
 
     /// Returns whether the client's sending side is closed.
@@ -67,6 +79,7 @@ impl ClientEnd {
     /// Polls like [`gone`](Self::gone), for a body's `poll_frame`. Only the last task that polled
     /// is woken.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.is_awaited.store(true, Ordering::Relaxed);
         self.0.waiting.register(cx.waker());
         match self.has_ended() {
             true => Poll::Ready(()),

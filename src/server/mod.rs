@@ -32,6 +32,7 @@ mod stores;
 mod systemd;
 mod timed_stream;
 mod unread_body;
+mod unread_end;
 mod watchdog;
 
 pub use crate::net::Listener;

@@ -13,6 +13,7 @@ use super::connection_timeouts::ConnectionTimeouts;
 use super::head_scanner::{Found, HeadScanner, PREFACE};
 use super::http2_frames::Http2Frames;
 use super::sent_files::is_placeholder;
+use super::unread_end::UnreadEnd;
 use crate::net::{AgreedProtocol, Stream};
 
 /// The maximum bytes to read from a client after our side is closed.
@@ -34,6 +35,9 @@ pub(super) struct TimedStream {
     /// Whether the client speaks another protocol and gets no response.
     is_refused: bool,
     is_shut_down: bool,
+    /// Whether hyper waits for more bytes, and will see the end.
+    is_reading: bool,
+    unread_end: Option<Box<UnreadEnd>>,
     drained: usize,
     /// The ciphertext that the stream had taken at the last look.
     ciphertext: u64,
@@ -62,6 +66,8 @@ impl TimedStream {
             protocol: Protocol::Unknown(0),
             is_refused: false,
             is_shut_down: false,
+            is_reading: false,
+            unread_end: None,
             drained: 0,
         }
     }
@@ -146,6 +152,21 @@ impl TimedStream {
         written
     }
 
+    /// Looks for the client's end where hyper does not, for a response that waits for it.
+    fn watch_end(&mut self, cx: &mut Context<'_>) {
+        let (client, has_ended) = (self.timeouts.client(), self.timeouts.client_has_ended());
+        let is_seen = self.is_reading || has_ended;
+        if self.timeouts.hides_end() && client.is_awaited() && !is_seen {
+            let unread_end = self.unread_end.get_or_insert_with(Box::default);
+            unread_end.poll(&self.stream, client, cx);
+        } else if let Some(unread_end) = self.unread_end.take()
+            && unread_end.is_found()
+            && !has_ended
+        {
+            client.resume(); // the response is over
+        }
+    }
+
     /// Records the ciphertext that the stream has taken since the last look: the client reads,
     /// although nothing more is written. Returns whether the stream speaks TLS.
     fn note_ciphertext(&mut self) -> bool {
@@ -181,6 +202,7 @@ impl AsyncRead for TimedStream {
             return Poll::Pending;
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.is_reading = read.is_pending();
         match read {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
                 let allowed = before + self.look_at(&mut buffer.filled_mut()[before..])?;
@@ -234,6 +256,7 @@ impl AsyncWrite for TimedStream {
             Poll::Ready(Ok(())) => {
                 self.timeouts.record_written(0);
                 self.timeouts.record_flushed();
+                self.watch_end(cx);
             }
             Poll::Ready(Err(_)) => {}
             // Ciphertext waits in the stream.

@@ -8,10 +8,14 @@ use http::Response;
 use http_body_util::BodyExt;
 use oneport::channels::{Event, GroupName, GroupOptions};
 use oneport::gateway::{Registry, Reply};
-use oneport::testing::{Application, Connected, HttpCommunicator, WebsocketCommunicator};
+use oneport::testing::{
+    Application, Connected, HttpCommunicator, LiveServer, WebsocketCommunicator,
+};
 use oneport::websocket::{Close, Consumer, Context, Message};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
-use crate::support::{application, field};
+use crate::support::{application, field, read_until};
 
 /// `add NAME` and `frames NAME` join a group, `must NAME` ends the socket if it cannot, `leave
 /// NAME` leaves one; `panic` panics.
@@ -257,4 +261,60 @@ async fn stream(app: &Application, ip: &str) -> oneport::http::Body {
     let mut body = response.into_body();
     assert!(body.frame().await.is_some());
     body
+}
+
+/// hyper does not read what follows the request of an event stream, and sees no end behind it.
+#[tokio::test]
+async fn place_of_an_event_stream_is_free_again_although_its_client_sent_more() {
+    let text = "
+        [server.limits]
+        groups_per_ip = 1
+        [[http.route]]
+        path = '/events/{room}/'
+        view = 'events'
+        options = { group = 'room_{room}', heartbeat = '1h' }
+    ";
+    let server = LiveServer::start(text).await.unwrap();
+    let get = |room: &str| format!("GET /events/{room}/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for (end, behind) in [
+        ("closes", "G".to_owned()),
+        ("resets", get("next").repeat(10_000)),
+        ("half-closes", get("next")),
+    ] {
+        let mut stream = opened(&server, &get("one")).await;
+        let _ = stream.try_write(behind.as_bytes());
+        match end {
+            "closes" => drop(stream),
+            "resets" => {
+                stream.set_zero_linger().unwrap();
+                drop(stream);
+            }
+            _ => {
+                stream.shutdown().await.unwrap();
+                // The end of its response, then a whole one for the request behind it.
+                let rest = read_until(&mut stream, |_| false).await;
+                let rest = String::from_utf8_lossy(&rest);
+                assert!(rest.starts_with("0\r\n\r\nHTTP/1.1 200"), "{rest}");
+                assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
+            }
+        }
+    }
+    opened(&server, &get("last")).await;
+}
+
+/// Opens an event stream as soon as its address has a place, and reads the first part.
+async fn opened(server: &LiveServer, request: &str) -> TcpStream {
+    for _ in 0..500 {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let is_refused = |read: &[u8]| read.starts_with(b"HTTP/1.1 429");
+        let is_begun = |read: &[u8]| is_refused(read) || read.ends_with(b"\n\n\r\n");
+        let read = read_until(&mut stream, is_begun).await;
+        if !is_refused(&read) {
+            assert!(read.starts_with(b"HTTP/1.1 200"), "{read:?}");
+            return stream;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("expected a place for an event stream");
 }
