@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use oneport::auth::User;
@@ -75,9 +75,14 @@ impl Endpoint {
     }
 
     fn app(&self, more: &str) -> Application {
+        self.app_with("", more)
+    }
+
+    /// With sections of the file before its routes.
+    fn app_with(&self, sections: &str, more: &str) -> Application {
         let url = &self.url;
         let file = format!(
-            "[server]\nname = 'here'\n[websocket]\nmiddleware = []\n[[websocket.route]]\npath = '/ws/{{room}}/'\nname = 'app'\nconsumer = 'backend'\n\
+            "[server]\nname = 'here'\n{sections}[websocket]\nmiddleware = []\n[[websocket.route]]\npath = '/ws/{{room}}/'\nname = 'app'\nconsumer = 'backend'\n\
              options = {{ url = '{url}', secret = 'shared', {more} }}\n"
         );
         Application::parse(&file).unwrap()
@@ -351,6 +356,94 @@ async fn endpoint_that_names_ten_thousand_groups_learns_which_ones_were_refused(
     assert_eq!(socket.receive().await.as_text(), Some("told"));
     assert_eq!((len("room_7"), len("room_9998")), (0, 1));
     assert_eq!(socket.disconnect().await, 1000);
+}
+
+/// Actions that join more groups than a socket may be in: its first one is joined.
+fn too_many_groups(count: usize) -> Vec<Value> {
+    (0..count)
+        .map(|number| json!({"type": "group.add", "group": format!("room_{number}")}))
+        .collect()
+}
+
+const ONE_GROUP: &str = "[server.limits]\ngroups_per_socket = 1\n";
+
+#[tokio::test]
+async fn refused_groups_that_are_not_acknowledged_do_not_fill_the_queue() {
+    // One of the events is acknowledged at a time.
+    let endpoint = Endpoint::start(|request| {
+        let first = &request["events"][0];
+        match first["type"].as_str() {
+            Some("websocket.receive") => {
+                ok(&json!({"ack": first["seq"], "events": too_many_groups(200)}))
+            }
+            _ => ok(&Value::Null),
+        }
+    })
+    .await;
+    let app = endpoint.app_with(ONE_GROUP, "hold = '4 KiB', batch_events = 100");
+    let connect = WebsocketCommunicator::new("/ws/a/");
+    let mut socket = connect.connect(&app).await.unwrap();
+    for _ in 0..40 {
+        socket.send("x").await;
+    }
+    assert_eq!(socket.receive_close().await.0, 1013);
+    let (_, told) = endpoint.hear("websocket.disconnect").await;
+    assert_eq!(told["events"][0]["cause"], "backend_away");
+}
+
+#[tokio::test]
+async fn refused_groups_of_one_response_may_exceed_the_queue() {
+    let endpoint = Endpoint::start(|request| {
+        let events = match request["events"][0]["type"].as_str() {
+            Some("websocket.receive") => too_many_groups(200),
+            Some("group.refused") => vec![json!({"type": "websocket.send", "text": "told"})],
+            _ => Vec::new(),
+        };
+        ok(&json!({"events": events}))
+    })
+    .await;
+    let app = endpoint.app_with(ONE_GROUP, "hold = '1 KiB'");
+    let connect = WebsocketCommunicator::new("/ws/a/");
+    let mut socket = connect.connect(&app).await.unwrap();
+    for _ in 0..10 {
+        socket.send("x").await;
+        assert_eq!(socket.receive().await.as_text(), Some("told"));
+    }
+    assert_eq!(socket.disconnect().await, 1000);
+}
+
+#[tokio::test]
+async fn endpoint_that_asks_again_for_refused_groups_is_asked_more_and_more_slowly() {
+    let endpoint = Endpoint::start(|request| {
+        let mut events = too_many_groups(2);
+        let asked = request["events"].as_array().unwrap();
+        if asked
+            .iter()
+            .any(|event| event["type"] == "websocket.receive")
+        {
+            events = vec![json!({"type": "websocket.send", "text": "told"})];
+        }
+        ok(&json!({"events": events}))
+    })
+    .await;
+    let app = endpoint.app_with(ONE_GROUP, "timeout = '5s'");
+    let connect = WebsocketCommunicator::new("/ws/a/");
+    let mut socket = connect.connect(&app).await.unwrap();
+    endpoint.hear("group.refused").await;
+    let begun = Instant::now();
+    for _ in 0..4 {
+        endpoint.hear("group.refused").await;
+    }
+    // 50, 100, 200 and 400 ms, each at least half as long.
+    assert!(
+        begun.elapsed() >= Duration::from_millis(370),
+        "{:?}",
+        begun.elapsed()
+    );
+    socket.send("x").await;
+    assert_eq!(socket.receive().await.as_text(), Some("told"));
+    assert_eq!(socket.disconnect().await, 1000);
+    endpoint.hear("websocket.disconnect").await;
 }
 
 #[tokio::test]

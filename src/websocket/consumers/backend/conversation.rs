@@ -17,7 +17,6 @@
 //! key and the same bytes. If the backend acknowledges none of a request's events, the same events
 //! are sent with another key, because the state may have changed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,14 +28,16 @@ use tokio::sync::Notify;
 
 use super::endpoint::{PostError, back_off};
 use super::executor::{Applied, Executor};
+use super::failure::{Failure, backend_away, backend_error};
 use super::protocol::action::Action;
 use super::protocol::{self, BackendResponse, Disconnect, event};
+use super::queue::{EventQueue, Origin};
 use super::route::EndpointRoute;
 use crate::channels::{GroupLimit, GroupLimitReached};
 use crate::client::ClientError;
 use crate::telemetry::trace;
 use crate::websocket::SocketHandle;
-use crate::websocket::close::{Cause, Ending};
+use crate::websocket::close::Ending;
 
 /// The pause before the next attempt when the server is stopping: there is no time for a longer
 /// one.
@@ -45,7 +46,7 @@ const STOPPING_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stopping server continues to retry.
 const STOPPING_RETRY_MAX: Duration = Duration::from_secs(3);
 
-/// The longest pause before a request is retried.
+/// The longest pause before a request is retried, or is made because of a response alone.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// The requests of one open connection.
@@ -65,10 +66,11 @@ struct State {
     seq: u64,
     /// The backend's own state, sent with each request.
     connection_state: Option<Box<RawValue>>,
-    queue: VecDeque<QueuedEvent>,
-    queued_bytes: usize,
+    queue: EventQueue,
     /// How many times in a row the backend acknowledged nothing: part of the next request's key.
     redelivery: u32,
+    /// How many times in a row it acknowledged nothing but what came from its own responses.
+    own_events: u32,
     /// The time since which it has acknowledged nothing.
     stalled_since: Option<Instant>,
     end: Option<End>,
@@ -111,38 +113,11 @@ impl Phase {
     }
 }
 
-struct QueuedEvent {
-    seq: u64,
-    event: Box<RawValue>,
-}
-
 /// How the socket ended.
 struct End {
     code: u16,
     reason: String,
     cause: &'static str,
-}
-
-/// The reason why the connection has to close.
-struct Failure {
-    cause: Cause,
-    sentence: String,
-}
-
-/// The backend responds, but violates the protocol.
-fn backend_error(sentence: impl Into<String>) -> Failure {
-    Failure {
-        cause: Cause::BackendError,
-        sentence: sentence.into(),
-    }
-}
-
-/// The backend has been unavailable for too long.
-fn backend_away(sentence: impl Into<String>) -> Failure {
-    Failure {
-        cause: Cause::BackendAway,
-        sentence: sentence.into(),
-    }
 }
 
 impl Conversation {
@@ -163,9 +138,9 @@ impl Conversation {
                 phase: Phase::Idle,
                 seq: 1, // `websocket.connect`
                 connection_state,
-                queue: VecDeque::new(),
-                queued_bytes: 0,
+                queue: EventQueue::default(),
                 redelivery: 0,
+                own_events: 0,
                 stalled_since: None,
                 end: None,
             }),
@@ -189,9 +164,20 @@ impl Conversation {
     }
 
     /// Queues `group.refused`, one event for each limit. It does not wait for room: the task that
-    /// makes room may be the caller. The names fit into the response that they came from, so the
-    /// queue exceeds its bound by one response at most.
+    /// makes room may be the caller. The names fit into the response that they came from, and those
+    /// of one response may exceed the bound of the queue: with others before them the conversation
+    /// fails.
     fn notify_refused(self: &Arc<Self>, refused: &[GroupLimitReached]) {
+        if refused.is_empty() {
+            return;
+        }
+        let is_full = {
+            let state = self.state.lock();
+            state.queue.has_event_of_response() && !self.has_room(&state)
+        };
+        if is_full {
+            return self.fail(&self.queue_full());
+        }
         for limit in [GroupLimit::PerSocket, GroupLimit::PerIp] {
             let of_limit = refused.iter().filter(|reached| reached.limit == limit);
             let groups: Vec<&str> = of_limit.map(|reached| reached.group.as_str()).collect();
@@ -200,9 +186,20 @@ impl Conversation {
                 let max = self.route.services.group_limits.max(limit);
                 let event =
                     |seq| protocol::raw(&event::group_refused(seq, &groups, limit.key(), max));
-                self.enqueue(state, event);
+                self.enqueue(state, Origin::Response, event);
             }
         }
+    }
+
+    fn has_room(&self, state: &State) -> bool {
+        state.queue.bytes() < self.route.limits.hold && self.route.endpoint.backlog.has_room()
+    }
+
+    fn queue_full(&self) -> Failure {
+        let hold = self.route.limits.hold;
+        backend_away(format!(
+            "queue full: {hold} bytes of this connection, or hold_total of all connections"
+        ))
     }
 
     /// Queues an event; `event` builds it from its number. Waits while the queue is full, up to
@@ -221,9 +218,9 @@ impl Conversation {
                 if state.phase.has_failed() || state.end.is_some() {
                     return;
                 }
-                if state.queued_bytes < limits.hold && backlog.has_room() {
+                if self.has_room(&state) {
                     let Some(event) = event.take() else { return };
-                    self.enqueue(state, event);
+                    self.enqueue(state, Origin::Socket, event);
                     return;
                 }
             }
@@ -236,10 +233,7 @@ impl Conversation {
                 }
             };
             if is_circuit_open || is_late.await {
-                let hold = limits.hold;
-                return self.fail(&backend_away(format!(
-                    "queue full: {hold} bytes of this connection, or hold_total of all connections"
-                )));
+                return self.fail(&self.queue_full());
             }
         }
     }
@@ -247,14 +241,14 @@ impl Conversation {
     fn enqueue(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
+        origin: Origin,
         event: impl FnOnce(u64) -> Box<RawValue>,
     ) {
         state.seq += 1;
         let seq = state.seq;
         let event = event(seq);
-        state.queued_bytes += event.get().len();
         self.route.endpoint.backlog.queue(event.get().len());
-        state.queue.push_back(QueuedEvent { seq, event });
+        state.queue.push(seq, origin, event);
         if state.phase == Phase::Idle {
             state.phase = Phase::Sending;
             drop(state);
@@ -323,7 +317,9 @@ impl Conversation {
     /// empty, and the task counts as ended.
     fn next_batch(&self) -> Option<(String, u64)> {
         let mut state = self.state.lock();
-        let Some(first) = state.queue.front().map(|queued| queued.seq) else {
+        let limits = &self.route.limits;
+        let batch = state.queue.batch(limits.batch_events, limits.batch_bytes);
+        let Some((first, last)) = batch else {
             // Race: an event may be queued right after this. Its sender finds a phase without a
             // task and starts another one, because the phase changes under the lock that looked at
             // the queue.
@@ -331,16 +327,6 @@ impl Conversation {
             self.notify_end(&state);
             return None;
         };
-        let limits = &self.route.limits;
-        let mut bytes = 0;
-        let mut last = first;
-        for queued in state.queue.iter().take(limits.batch_events) {
-            bytes += queued.event.get().len();
-            if queued.seq > first && bytes > limits.batch_bytes {
-                break;
-            }
-            last = queued.seq;
-        }
         let key = match state.redelivery {
             0 => format!("{}-{first}", self.id),
             redelivery => format!("{}-{first}.{redelivery}", self.id),
@@ -359,11 +345,7 @@ impl Conversation {
         let scope = protocol::raw(&self.scope());
         let connection_state = state.connection_state.as_deref();
         let connection = self.route.connection(&self.id, connection_state);
-        let queue = state.queue.iter();
-        let events: Vec<&RawValue> = queue
-            .take_while(|queued| queued.seq <= last)
-            .map(|queued| &*queued.event)
-            .collect();
+        let events: Vec<&RawValue> = state.queue.up_to(last).collect();
         Some(protocol::request_body(&connection, &scope, &events).into())
     }
 
@@ -424,6 +406,7 @@ impl Conversation {
         self.room.notify_waiters();
         self.apply(actions).await.map_err(backend_error)?;
         let Some(since) = stalled_since else {
+            self.pause_for_own_events().await;
             return Ok(());
         };
         // The backend wants all events again.
@@ -437,6 +420,24 @@ impl Conversation {
         Ok(())
     }
 
+    /// Pauses if the backend has acknowledged only what came from its own responses, and this one
+    /// has made more of it: nothing else bounds how fast such requests follow each other.
+    async fn pause_for_own_events(&self) {
+        let times = {
+            let state = self.state.lock();
+            match state.queue.has_event_of_response() {
+                true => state.own_events,
+                false => 0,
+            }
+        };
+        if times > 0 {
+            tokio::select! {
+                () = back_off(times - 1, BACKOFF_MAX) => {}
+                () = self.executor.closed() => {}
+            }
+        }
+    }
+
     /// Removes the events up to `ack` and keeps the backend's new state. Returns the time since
     /// which nothing was acknowledged.
     fn acknowledge(
@@ -446,27 +447,22 @@ impl Conversation {
         new_state: Option<Box<RawValue>>,
     ) -> Result<Option<Instant>, Failure> {
         let mut state = self.state.lock();
-        let before = state.queue.len();
-        let first = state.queue.front().map_or(0, |queued| queued.seq);
+        let first = state.queue.first().unwrap_or(0);
         if ack > last || ack + 1 < first {
             return Err(backend_error(format!(
                 "expected an ack from {} to {last}, found {ack}",
                 first.saturating_sub(1)
             )));
         }
-        let mut released = 0;
-        while state.queue.front().is_some_and(|queued| queued.seq <= ack)
-            && let Some(handled) = state.queue.pop_front()
-        {
-            released += handled.event.get().len();
-        }
-        state.queued_bytes -= released;
-        self.route.endpoint.backlog.release(released);
+        let released = state.queue.release(ack);
+        self.route.endpoint.backlog.release(released.bytes);
         if new_state.is_some() {
             state.connection_state = new_state;
         }
-        if state.queue.len() < before {
+        if released.events > 0 {
             (state.stalled_since, state.redelivery) = (None, 0);
+            let is_own = released.of_responses == released.events;
+            state.own_events = if is_own { state.own_events + 1 } else { 0 };
         } else {
             state.stalled_since.get_or_insert_with(Instant::now);
             state.redelivery += 1;
@@ -482,9 +478,8 @@ impl Conversation {
         {
             let mut state = self.state.lock();
             state.phase = state.phase.fail();
-            state.queue.clear();
-            let bytes = std::mem::take(&mut state.queued_bytes);
-            self.route.endpoint.backlog.release(bytes);
+            let released = state.queue.release(u64::MAX);
+            self.route.endpoint.backlog.release(released.bytes);
         }
         self.room.notify_waiters();
         self.socket.end(Ending::of(failure.cause));

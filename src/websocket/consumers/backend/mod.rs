@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `protocol/` | the JSON of requests and responses, with every event type |
 //! | `handshake.rs`, `connect_response.rs` | `websocket.connect`, and what its response means |
-//! | `conversation.rs` | the requests of an open connection |
+//! | `conversation.rs`, `failure.rs` | the requests of an open connection; why they end it |
+//! | `queue.rs` | the events that wait for them |
 //! | `disconnects.rs` | `websocket.disconnect` and `oneport.node_started`, at least once |
 //! | `executor.rs` | carries out the events of a response |
 //! | `endpoint.rs`, `route.rs` | one endpoint; what connections and routes share |
@@ -16,9 +17,11 @@ mod conversation;
 mod disconnects;
 mod endpoint;
 mod executor;
+mod failure;
 mod handshake;
 mod options;
 pub(crate) mod protocol;
+mod queue;
 mod route;
 mod worker_channel;
 
