@@ -104,6 +104,14 @@ impl Decoder {
         self.partial = None;
     }
 
+    /// Returns how many bytes of an incomplete frame or message have arrived, or of one that broke
+    /// the rules: those of its payload, decompressed, and of a header.
+    #[must_use]
+    pub fn unfinished_bytes(&self) -> usize {
+        let partial = self.partial.as_ref();
+        partial.map_or(0, |partial| partial.unfinished_bytes())
+    }
+
     /// Takes the next item from `input` and leaves the rest there. `None` when the input is used
     /// up.
     ///

@@ -117,6 +117,11 @@ impl Partial {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        let message = self.message.as_ref();
+        self.header_len + self.control.len() + message.map_or(0, |message| message.bytes.len())
+    }
+
     /// Returns whether it holds the connection's inflating context.
     pub(super) fn keeps_context(&self) -> bool {
         let inflation = self.inflation.as_ref();
@@ -245,7 +250,8 @@ impl Partial {
             if !frame.is_final {
                 return Ok(None);
             }
-            let Some(mut message) = self.message.take() else {
+            // One that breaks a rule stays: `unfinished_bytes` has its length.
+            let Some(message) = &mut self.message else {
                 return Ok(None);
             };
             if let Some(mut inflater) = message.inflater.take() {
@@ -254,6 +260,13 @@ impl Partial {
                     inflation.finish(inflater);
                 }
             }
+            message.check_text()?;
+            if message.is_text && message.valid < message.bytes.len() {
+                return Err(Violation::InvalidUtf8);
+            }
+            let Some(message) = self.message.take() else {
+                return Ok(None);
+            };
             let mut bytes = message.bytes;
             bytes.shrink_to_fit(); // it grew by doubling, and may wait long for its consumer
             return into_message(message.is_text, bytes)

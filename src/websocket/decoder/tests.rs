@@ -199,6 +199,33 @@ fn close_frames_are_read() {
     );
 }
 
+/// What has arrived of a message is known until the message is whole, and if it is invalid.
+#[test]
+fn bytes_of_an_unfinished_message_are_known() {
+    let limits = Limits {
+        message_bytes_max: 1_000,
+        fragments_max: 10,
+    };
+    let mut decoder = Decoder::new(None);
+    assert_eq!(decoder.unfinished_bytes(), 0);
+    let text = masked(0x81, &[b'a'; 300]);
+    let (most, last) = text.split_at(text.len() - 1);
+    assert_eq!(decoder.next(&mut &most[..], limits), Ok(None));
+    assert_eq!(decoder.unfinished_bytes(), 299);
+    assert!(decoder.next(&mut &last[..], limits).unwrap().is_some());
+    assert_eq!(decoder.unfinished_bytes(), 0);
+    // A fragment, and another that ends within a character.
+    let fragments = [masked(0x01, &[b'a'; 100]), masked(0x80, b"\xc3")];
+    let [mut first, mut second] = fragments.each_ref().map(|bytes| &bytes[..]);
+    assert_eq!(decoder.next(&mut first, limits), Ok(None));
+    assert_eq!(decoder.unfinished_bytes(), 100);
+    let invalid = decoder.next(&mut second, limits);
+    assert_eq!(invalid, Err(Violation::InvalidUtf8));
+    assert_eq!(decoder.unfinished_bytes(), 101);
+    decoder.free();
+    assert_eq!(decoder.unfinished_bytes(), 0);
+}
+
 #[test]
 fn idle_decoder_owns_nothing() {
     let mut decoder = Decoder::new(None);
