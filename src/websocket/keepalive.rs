@@ -64,10 +64,19 @@ impl KeepAlive {
         std::mem::replace(&mut self.pinged, NEVER) != NEVER
     }
 
-    /// Records the end of a pause of some length: the client's silence counts from now on.
+    /// Records the end of a pause of some length: neither the client's silence nor its reply to a
+    /// ping could be seen in it.
     pub(super) fn resumed(&mut self, now: Millis, paused: Millis) {
-        self.received(now);
-        self.first_message_ends = self.first_message_ends.saturating_add(paused);
+        let later = |at: Millis| at.saturating_add(paused).min(now);
+        self.last_received = later(self.last_received);
+        if self.pinged != NEVER {
+            self.pinged = later(self.pinged);
+        }
+    }
+
+    /// Gives the client longer for its first message, of which nothing was taken meanwhile.
+    pub(super) fn first_message_waited(&mut self, waited: Millis) {
+        self.first_message_ends = self.first_message_ends.saturating_add(waited);
     }
 
     /// Records that a whole message arrived.

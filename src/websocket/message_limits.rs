@@ -4,8 +4,9 @@
 //! nothing. Bytes are those of payloads, decompressed, and of a header for each; in a tunnel, those
 //! of the stream.
 //!
-//! A limit that delays is checked before an item is decoded, and charged after it: what is owed is
-//! at most one item of each socket that shares the counter.
+//! A limit that delays is checked before an item is decoded, and charged after it, or by what has
+//! arrived of it when its socket ends: what is owed is at most one item of each socket that shares
+//! the counter.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -195,8 +196,17 @@ impl MessageLimiter {
             limit.count_limited();
             return verdict;
         }
+        match self.owe(sent, now) {
+            Duration::ZERO => Verdict::Pass,
+            pause => Verdict::Pause(pause),
+        }
+    }
+
+    /// Counts what the client has sent against the limits that delay. Returns how long until they
+    /// are kept.
+    pub(super) fn owe(&mut self, sent: Sent, now: Instant) -> Duration {
         let mut pause = Duration::ZERO;
-        for (limit, counters) in limits.iter().zip(&mut self.counters) {
+        for (limit, counters) in self.limits.limits.iter().zip(&mut self.counters) {
             if limit.written.over == OverLimit::Delay {
                 let wait = counters.owe(limit, sent, now);
                 if !wait.is_zero() {
@@ -205,10 +215,7 @@ impl MessageLimiter {
                 pause = pause.max(wait);
             }
         }
-        match pause {
-            Duration::ZERO => Verdict::Pass,
-            pause => Verdict::Pause(pause),
-        }
+        pause
     }
 
     /// Returns how long the limits that delay are used up already, before the client's next item

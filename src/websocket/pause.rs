@@ -27,9 +27,9 @@ pub(super) enum PauseEnd {
 }
 
 impl Pause {
-    /// Begins a pause. `since`: when the client was read last, if that is earlier than now.
-    pub(super) fn new(handle: &Arc<SocketHandle>, since: Option<Millis>, wait: Duration) -> Self {
-        let since = since.unwrap_or_else(|| handle.services().clock.now());
+    /// Begins a pause.
+    pub(super) fn new(handle: &Arc<SocketHandle>, wait: Duration) -> Self {
+        let since = handle.services().clock.now();
         let handle = handle.clone();
         let end = async move {
             match tokio::time::timeout(wait, handle.stream().closed()).await {
@@ -43,7 +43,7 @@ impl Pause {
         }
     }
 
-    /// Returns since when the client is not read.
+    /// Returns when it began.
     pub(super) fn since(&self) -> Millis {
         self.since
     }

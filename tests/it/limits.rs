@@ -521,6 +521,148 @@ async fn sockets_that_share_a_limit_take_turns() {
     assert!(echoed.is_ok(), "every second message is the other's");
 }
 
+/// A message that is never whole counts with the bytes that have arrived, in whatever way its
+/// socket ends: new connections do not evade a limit.
+#[tokio::test]
+async fn messages_that_are_never_whole_count_by_their_bytes() {
+    let fragment = |bytes: usize| frame(0x02, &vec![7; bytes]);
+    let text = |last: u8| frame(0x81, &[&[b'a'; 3_900][..], &[last]].concat());
+    let unfinished = |mut bytes: Vec<u8>| {
+        bytes.pop();
+        bytes
+    };
+    for (what, bytes) in [
+        ("a frame without its end", unfinished(fragment(4_000))),
+        ("a message without its last fragment", fragment(3_999)),
+        (
+            "fragments that are no text",
+            [frame(0x01, &[b'a'; 3_900]), frame(0x80, b"\xc3")].concat(),
+        ),
+        ("a frame that is no text", text(0xc3)),
+        (
+            "a ping of two pieces behind a fragment",
+            [fragment(3_900), frame(0x09, b"")].concat(),
+        ),
+    ] {
+        let route = echo("{ bytes = '4 kB/s', by = 'address', over = 'delay' }");
+        let server = LiveServer::start(&format!("{route}max_message = '4 kB'\n"))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let mut stream = open(&server).await;
+            stream.write_all(&bytes).await.unwrap();
+            stream.shutdown().await.unwrap();
+            read_until(&mut stream, |_| false).await;
+        }
+        until(|| server.gateway().sockets().is_empty(), "the ends").await;
+        let begun = Instant::now();
+        let mut stream = open(&server).await;
+        stream.write_all(&frame(0x81, b"hi")).await.unwrap();
+        let answer = read_until(&mut stream, |read| read.len() == 4).await;
+        assert_eq!(answer, b"\x81\x02hi", "{what}");
+        let waited = begun.elapsed();
+        assert!(waited >= Duration::from_millis(500), "{what}: {waited:?}");
+    }
+}
+
+/// The first message has to come in time, though a limit delays what the client sends before it.
+#[tokio::test]
+async fn first_message_is_not_put_off_by_a_limit() {
+    let upstream = LiveServer::start("[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n");
+    let upstream = upstream.await.unwrap();
+    let by_address = "{ rate = '20/s', burst = 1, by = 'address', over = 'delay' }";
+    let by_bytes = "{ bytes = '2 kB/s', by = 'connection', over = 'delay' }";
+    let by_rate = "{ rate = '20/s', burst = 1, by = 'connection', over = 'delay' }";
+    let fragment = frame(0x02, &[7; 5_000]);
+    let drip = |sent: usize| {
+        let drops = fragment[sent..].chunks(1).take(400);
+        (
+            fragment[..sent].to_vec(),
+            drops.map(<[u8]>::to_vec).collect::<Vec<_>>(),
+        )
+    };
+    let pings = (frame(0x89, b"").repeat(100), vec![frame(0x89, b""); 400]);
+    let echo = |limit| format!("{}max_message = '10 kB'\n", echo(limit));
+    let tunnel = |limit| format!("{}max_message = '1 kB'\n", tunnel(&upstream, limit));
+    for (what, route, (first, later), floods) in [
+        ("a drip beside floods", echo(by_address), drip(9), 2),
+        (
+            "a drip beside floods in a tunnel",
+            tunnel(by_address),
+            drip(9),
+            2,
+        ),
+        (
+            "a drip over a limit of bytes",
+            tunnel(by_bytes),
+            drip(3_000),
+            0,
+        ),
+        ("pings", echo(by_rate), pings.clone(), 0),
+        ("pings in a tunnel", tunnel(by_rate), pings, 0),
+    ] {
+        let route = format!("{route}first_message_timeout = '500ms'\n");
+        let server = LiveServer::start(&route).await.unwrap();
+        let mut flooding = Vec::new();
+        for _ in 0..floods {
+            let mut stream = open(&server).await;
+            stream
+                .write_all(&frame(0x81, b"flood").repeat(1_000))
+                .await
+                .unwrap();
+            flooding.push(stream);
+        }
+        let mut stream = open(&server).await;
+        stream.write_all(&first).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let dripping = async {
+            for bytes in &later {
+                if write.write_all(bytes).await.is_err() {
+                    return std::future::pending().await; // the reader knows why
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            false
+        };
+        let reading = async {
+            let mut received = Vec::new();
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = read.read(&mut buffer).await {
+                received.extend_from_slice(&buffer[..count]);
+            }
+            let reason = b"the first message did not arrive in time";
+            received.ends_with(reason)
+        };
+        let is_ended = tokio::select! {
+            is_ended = dripping => is_ended,
+            is_ended = reading => is_ended,
+        };
+        assert!(is_ended, "{what}");
+    }
+}
+
+/// What others owe delays the first message, and is not held against the client.
+#[tokio::test]
+async fn first_message_that_waits_for_others_is_in_time() {
+    let upstream = LiveServer::start("[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n");
+    let upstream = upstream.await.unwrap();
+    let limit = "{ rate = '1/s', burst = 1, by = 'address', over = 'delay' }";
+    for route in [echo(limit), tunnel(&upstream, limit)] {
+        let route = format!("{route}first_message_timeout = '300ms'\n");
+        let server = LiveServer::start(&route).await.unwrap();
+        let mut other = open(&server).await;
+        other
+            .write_all(&frame(0x81, b"hi").repeat(2))
+            .await
+            .unwrap();
+        read_until(&mut other, |read| read.len() == 8).await;
+        let mut stream = open(&server).await;
+        stream.write_all(&frame(0x81, b"hi")).await.unwrap();
+        let answer = read_until(&mut stream, |read| read.len() == 4).await;
+        assert_eq!(answer, b"\x81\x02hi");
+    }
+}
+
 #[tokio::test]
 async fn sockets_of_a_user_share_a_limit() {
     let text = "
@@ -582,6 +724,69 @@ async fn nothing_over_a_limit_passes_a_tunnel() {
     let received = "oneport_messages_received_total";
     let messages = metrics.snapshot().sum(received, &labels);
     assert_eq!(messages as u32, 10);
+}
+
+/// A client that sends nothing is not delayed by a neighbour, and keeps no place for it.
+#[tokio::test]
+async fn silent_tunnel_ends_though_its_neighbour_floods() {
+    let upstream = LiveServer::start("[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\n");
+    let upstream = upstream.await.unwrap();
+    let limit = "{ rate = '20/s', burst = 1, by = 'address', over = 'delay' }";
+    for (settings, code) in [
+        ("ping_interval = '200ms'\npong_timeout = '200ms'\n", None),
+        (
+            "ping_interval = '100ms'\npong_timeout = '60s'\nidle_timeout = '1s'\n",
+            Some(1000),
+        ),
+    ] {
+        let text = format!("{}{settings}", tunnel(&upstream, limit));
+        let server = LiveServer::start(&text).await.unwrap();
+        let mut flood = open(&server).await;
+        let messages = frame(0x81, b"flood").repeat(1_000);
+        flood.write_all(&messages).await.unwrap();
+        read_until(&mut flood, |read| {
+            read.windows(5).any(|part| part == b"flood")
+        })
+        .await;
+        let mut silent = open(&server).await;
+        let reading = read_until(&mut silent, |_| false);
+        let answer = tokio::time::timeout(Duration::from_secs(4), reading).await;
+        let answer = answer.unwrap_or_else(|_| panic!("the end, with {settings}"));
+        let close = answer.iter().position(|byte| *byte == 0x88);
+        assert_eq!(close.map(|at| close_code(&answer[at..])), code);
+        // The neighbour is delayed still.
+        flood.write_all(&frame(0x81, b"x")).await.unwrap();
+    }
+}
+
+/// Frames that end no message are not free of charge: each over `max_fragments` is a message.
+#[tokio::test]
+async fn fragments_in_a_tunnel_count_beyond_their_number_in_a_message() {
+    let upstream =
+        "[[websocket.route]]\npath = '/echo/'\nconsumer = 'echo'\nmax_fragments = 100_000\n";
+    let upstream = LiveServer::start(upstream).await.unwrap();
+    let route = tunnel(&upstream, "{ rate = '3/h', over = 'close' }");
+    let route = format!("{route}max_fragments = 10\n");
+    let server = LiveServer::start(&route).await.unwrap();
+    let message = |fragments: usize| {
+        let more = frame(0x00, b"").repeat(fragments - 2);
+        [&frame(0x01, b"a")[..], &more, &frame(0x80, b"b")].concat()
+    };
+    // Three messages of eleven frames are three.
+    let mut stream = open(&server).await;
+    stream.write_all(&message(11).repeat(3)).await.unwrap();
+    let answer = read_until(&mut stream, |read| read.len() == 12).await;
+    assert_eq!(answer, b"\x81\x02ab".repeat(3));
+    for endless in [
+        [frame(0x01, b""), frame(0x00, b"").repeat(14)].concat(),
+        frame(0x03, b"").repeat(15),
+    ] {
+        let mut stream = open(&server).await;
+        stream.write_all(&endless).await.unwrap();
+        let answer = read_until(&mut stream, |_| false).await;
+        assert_eq!(close_code(&answer), 1008);
+        assert!(answer.ends_with(b"the client sends too much"), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::compiler::Compiler;
 use super::middleware_settings::MiddlewareSettings;
-use crate::config::{self, ConfigPath, HttpRoute, Problem, WebsocketRoute};
+use crate::config::{self, ConfigPath, HttpRoute, Problem, SocketRateLimit, WebsocketRoute};
 
 /// The shortest secret that HMAC-SHA256 makes full use of (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -157,9 +157,15 @@ impl Compiler<'_> {
         }
     }
 
-    /// Warns about settings of messages: a tunnel passes frames on without reading them.
+    /// Warns about settings of messages: a tunnel passes frames on without reading them. Two of
+    /// them belong to its limits of messages, if it has some.
     fn check_tunnel(&mut self, written: &WebsocketRoute) {
+        let mut limits = written.settings.rate_limit.iter();
+        let is_limited = limits.any(|limit| matches!(limit, SocketRateLimit::Messages(_)));
         for key in MESSAGE_KEYS {
+            if is_limited && matches!(key, "max_message" | "max_fragments") {
+                continue;
+            }
             let location = written.location.key(key);
             if location.is_written() && !self.is_wrong(&written.location, &[key]) {
                 let message = format!(

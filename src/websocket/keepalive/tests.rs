@@ -79,10 +79,39 @@ fn client_in_a_pause_is_pinged_again_and_its_silence_does_not_count() {
         table.pinged(at);
     }
     table.resumed(130_000, 130_000);
+    table.first_message_waited(130_000);
+    // The last ping of the pause waits for its reply from now on.
+    let due = table.due(130_000, &settings, NEVER, Reading::Yes);
+    assert_eq!(due, Due::Nothing(140_000));
+    table.received(130_000);
     let due = table.due(130_000, &settings, NEVER, Reading::Yes);
     assert_eq!(due, Due::Nothing(155_000));
     let due = table.due(170_000, &settings, NEVER, Reading::Yes);
     assert_eq!(due, Due::End(Ending::of(Cause::FirstMessageTimeout)));
+}
+
+#[test]
+fn pause_renews_no_deadline_of_a_silent_client() {
+    let settings = SocketSettings {
+        first_message_timeout: Duration::from_secs(40),
+        ..settings()
+    };
+    let mut table = KeepAlive::new(0, &settings, 0.0);
+    table.pinged(25_000);
+    table.resumed(33_000, 3_000);
+    let due = |table: &KeepAlive, now| table.due(now, &settings, NEVER, Reading::Yes);
+    assert_eq!(due(&table, 33_000), Due::Nothing(38_000));
+    assert_eq!(
+        due(&table, 38_000),
+        Due::End(Ending::of(Cause::PingTimeout))
+    );
+    // A later pause does not move the deadline of the first message.
+    table.received(39_000);
+    table.resumed(50_000, 10_000);
+    let end = Due::End(Ending::of(Cause::FirstMessageTimeout));
+    assert_eq!(due(&table, 50_000), end);
+    table.message();
+    assert_eq!(due(&table, 50_000), Due::Nothing(74_000));
 }
 
 #[test]

@@ -78,13 +78,13 @@ impl Socket {
                 }
                 let extras = self.extras.as_mut();
                 let saved = extras.map(|extras| &mut extras.undecoded);
-                let item = match saved.filter(|saved| !saved.is_empty()) {
+                let (item, taken) = match saved.filter(|saved| !saved.is_empty()) {
                     Some(saved) => {
                         let mut input = &saved[..];
                         let item = self.decoder.next(&mut input, limits);
                         let taken = saved.len() - input.len();
                         *saved = saved.slice(taken..);
-                        item
+                        (item, taken)
                     }
                     None if buffers.undecoded.is_empty() => {
                         self.free_extras();
@@ -93,8 +93,10 @@ impl Socket {
                     None => {
                         let mut input = &buffers.input[buffers.undecoded.clone()];
                         let item = self.decoder.next(&mut input, limits);
-                        buffers.undecoded.start = buffers.undecoded.end - input.len();
-                        item
+                        let start = buffers.undecoded.end - input.len();
+                        let taken = start - buffers.undecoded.start;
+                        buffers.undecoded.start = start;
+                        (item, taken)
                     }
                 };
                 if is_limited
@@ -121,7 +123,13 @@ impl Socket {
                     Ok(Some(Item::Pong { .. })) => {}
                     Ok(Some(Item::Close { code, reason })) => self.peer_close(code, reason),
                     Ok(None) => {}
-                    Err(violation) => self.stop_reading(violation.into()),
+                    Err(violation) => {
+                        if is_limited {
+                            self.count_unfinished(taken);
+                            self.decoder.free();
+                        }
+                        self.stop_reading(violation.into());
+                    }
                 }
                 if self.has_ended() {
                     buffers.undecoded = 0..0;
@@ -140,6 +148,7 @@ impl Socket {
     ///
     /// An incomplete message is freed at once: the closing handshake may take long.
     pub(super) fn stop_reading(&mut self, ending: Ending) {
+        self.count_unfinished(0);
         self.decoder.free();
         self.extras().undecoded = Bytes::new();
         let is_at_once = matches!(self.ended(), Some(Ended::AtOnce(_)));

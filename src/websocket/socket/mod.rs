@@ -365,6 +365,7 @@ impl Drop for Socket {
     /// Until the tick, the clock's weak reference keeps the handle's memory allocated, so the tick
     /// is cancelled now.
     fn drop(&mut self) {
+        self.count_unfinished(0);
         if let Some(timer) = self.timer {
             self.handle.services().clock.cancel(timer);
         }

@@ -1,7 +1,7 @@
 //! Rate limit: applies a route's limits of messages to one socket.
 //!
 //! ```text
-//!   undecoded ──► used up by other sockets ──► Pause, before it is decoded
+//!   undecoded ──► used up by other sockets ──► Pause, before the next item is decoded
 //!   decoded ──► count ──► Pass ────────────────────────────────► consumer
 //!                  ├────► Pause ──► consumer; nothing is decoded or read before `pause` ends,
 //!                  │                and the client's writes come to a halt in the kernel.
@@ -28,6 +28,23 @@ pub(super) struct Counters {
     limiter: MessageLimiter,
     /// Nothing is decoded or read before it ends.
     pause: Option<Pause>,
+    taken: Taken,
+}
+
+/// How much of what the client sends has been decoded.
+///
+/// ```text
+///   Nothing ──► Part ──► Whole      the others' debts are paid off ──► Part
+///                 ▲────────┘        an item is counted ──► Whole
+/// ```
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Taken {
+    /// Nothing yet: the client's first message may wait for what others owe.
+    Nothing,
+    /// An item has begun. It is not delayed until it is whole.
+    Part,
+    /// Its last item is whole; the next one has not begun.
+    Whole,
 }
 
 impl Socket {
@@ -44,7 +61,9 @@ impl Socket {
             messages,
             bytes: payload as u64 + HEADER_BYTES,
         };
-        match self.counters().limiter.count(sent, Instant::now()) {
+        let counters = self.counters();
+        counters.taken = Taken::Whole;
+        match counters.limiter.count(sent, Instant::now()) {
             Verdict::Pass => false,
             Verdict::Pause(wait) => {
                 self.start_pause(wait);
@@ -58,18 +77,43 @@ impl Socket {
         }
     }
 
-    /// Returns whether nothing may be decoded now: a pause has not ended, or other sockets have used
-    /// up a limit that delays. In that case a pause begins.
+    /// Counts what has arrived of an item that will never be whole, or that breaks the rules:
+    /// `arrived` bytes at least.
+    #[cold]
+    pub(super) fn count_unfinished(&mut self, arrived: usize) {
+        let arrived = arrived.max(self.decoder.unfinished_bytes());
+        let extras = self.extras.as_mut();
+        let counters = extras.and_then(|extras| extras.counters.as_mut());
+        if let (1.., Some(counters)) = (arrived, counters) {
+            let sent = Sent {
+                messages: 0,
+                bytes: arrived as u64 + HEADER_BYTES,
+            };
+            counters.limiter.owe(sent, Instant::now());
+        }
+    }
+
+    /// Returns whether nothing may be decoded now: a pause has not ended, or other sockets have
+    /// used up a limit that delays the next item. In that case a pause begins.
     #[cold]
     pub(super) fn is_delayed(&mut self) -> bool {
         if self.is_paused() {
             return true;
         }
-        let debt = self.counters().limiter.debt(Instant::now());
-        if !debt.is_zero() {
-            self.start_pause(debt);
+        let counters = self.counters();
+        if counters.taken == Taken::Part {
+            return false;
         }
-        !debt.is_zero()
+        match counters.limiter.debt(Instant::now()) {
+            Duration::ZERO => {
+                counters.taken = Taken::Part;
+                false
+            }
+            debt => {
+                self.start_pause(debt);
+                true
+            }
+        }
     }
 
     fn counters(&mut self) -> &mut Counters {
@@ -79,12 +123,13 @@ impl Socket {
             Box::new(Counters {
                 limiter: MessageLimiter::new(limits, handle.scope()),
                 pause: None,
+                taken: Taken::Nothing,
             })
         })
     }
 
     fn start_pause(&mut self, wait: Duration) {
-        let pause = Pause::new(&self.handle, None, wait);
+        let pause = Pause::new(&self.handle, wait);
         self.counters().pause = Some(pause);
     }
 
@@ -112,7 +157,11 @@ impl Socket {
         counters.pause = None;
         match end {
             PauseEnd::Elapsed => {
-                self.keepalive.resumed(now, now.saturating_sub(since));
+                let paused = now.saturating_sub(since);
+                self.keepalive.resumed(now, paused);
+                if counters.taken == Taken::Nothing {
+                    self.keepalive.first_message_waited(paused);
+                }
                 self.is_timer_outdated = true;
             }
             PauseEnd::ClientGone => {

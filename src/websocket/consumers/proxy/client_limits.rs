@@ -1,9 +1,9 @@
 //! ClientLimits: applies a route's limits of messages to what the client of a tunnel sends.
 //!
 //! ```text
-//!   read ──► count, frame by frame ──► Pass ────► upstream
-//!                 ├────► Pause ──► upstream; the rest of the read waits for its end, as what other
-//!                 │                sockets owe does before the first frame
+//!   read ──► used up by other sockets ──► Pause; the whole read waits for its end
+//!     └────► count, frame by frame ──► Pass ────► upstream
+//!                 ├────► Pause ──► upstream; the rest of the read waits for its end
 //!                 └────► Close ──► neither the frame nor the rest passes, and the tunnel ends
 //! ```
 
@@ -30,8 +30,13 @@ pub(super) struct ClientLimits {
     limiter: Option<MessageLimiter>,
     /// The client is not read before it ends.
     pause: Option<Pause>,
-    /// The rest of a read, behind the frame that began a pause.
+    /// What was read and waits for the end of a pause.
     kept: Option<(Bytes, QueuedBytes)>,
+    /// The fragments of the message that is under way.
+    fragments: usize,
+    fragments_max: usize,
+    /// Whether something of the client has passed.
+    has_passed: bool,
     is_exceeded: bool,
 }
 
@@ -39,7 +44,8 @@ impl ClientLimits {
     /// Returns the limits of a tunnel's route, if it has some. `read_already`: what the client has
     /// sent with its handshake.
     pub(super) fn new(handle: &Arc<SocketHandle>, read_already: &Bytes) -> Option<Box<Self>> {
-        let limits = &handle.route().settings.message_limits;
+        let settings = &handle.route().settings;
+        let limits = &settings.message_limits;
         if limits.is_empty() {
             return None;
         }
@@ -48,6 +54,9 @@ impl ClientLimits {
             limiter: Some(MessageLimiter::new(limits, handle.scope())),
             pause: None,
             kept: None,
+            fragments: 0,
+            fragments_max: settings.limits.fragments_max,
+            has_passed: false,
             is_exceeded: false,
         };
         limits.keep(read_already);
@@ -70,27 +79,57 @@ impl ClientLimits {
         self.pause.is_some()
     }
 
-    /// Waits for the end of a pause, and until other sockets have paid off what they owe. Ready with
-    /// the end of a pause, and since when the client was not read.
+    /// Returns whether something of the client has passed: its first message waits no longer.
+    pub(super) fn has_passed(&self) -> bool {
+        self.has_passed
+    }
+
+    /// Waits for the end of a pause. Ready with it, and since when the client was not read; ready
+    /// without one if nothing was read that waits.
     pub(super) fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Option<(PauseEnd, Millis)>> {
-        let mut ended = None;
-        loop {
-            if let Some(pause) = &mut self.pause {
-                let end = ready!(pause.poll(cx));
-                let since = ended.map_or(pause.since(), |(_, since)| since);
-                ended = Some((end, since));
-                self.pause = None;
-            }
-            let Some(limiter) = &self.limiter else {
-                return Poll::Ready(ended);
-            };
-            let debt = limiter.debt(Instant::now());
-            if debt.is_zero() || matches!(ended, Some((PauseEnd::ClientGone, _))) {
-                return Poll::Ready(ended);
-            }
-            let since = ended.map(|(_, since)| since);
-            self.pause = Some(Pause::new(&self.handle, since, debt));
+        if self.pause.is_none() && self.kept.is_some() {
+            self.is_delayed();
         }
+        let Some(pause) = &mut self.pause else {
+            return Poll::Ready(None);
+        };
+        let end = ready!(pause.poll(cx));
+        let since = pause.since();
+        self.pause = None;
+        Poll::Ready(Some((end, since)))
+    }
+
+    /// Returns whether other sockets have used up a limit that delays. In that case a pause begins.
+    ///
+    /// Asked only for a client that has sent something: the debts of others do not keep a silent
+    /// one from its deadlines.
+    fn is_delayed(&mut self) -> bool {
+        let Some(limiter) = &self.limiter else {
+            return false;
+        };
+        let debt = limiter.debt(Instant::now());
+        if !debt.is_zero() {
+            self.pause = Some(Pause::new(&self.handle, debt));
+        }
+        !debt.is_zero()
+    }
+
+    /// Returns how many messages the headers of some frames count as: a message, a ping, and each
+    /// frame of a message that has more than `max_fragments`.
+    fn messages(&mut self, frames: &mut FrameBoundaries) -> u64 {
+        let mut counted = u64::from(frames.take_pings());
+        let (ends, fragments) = (frames.take_messages(), frames.take_fragments());
+        if ends > 0 {
+            counted += u64::from(ends);
+            self.fragments = 0;
+        }
+        if fragments > 0 {
+            self.fragments += usize::from(fragments);
+            if self.fragments > self.fragments_max {
+                counted += u64::from(fragments);
+            }
+        }
+        counted
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -106,27 +145,33 @@ impl Limit for ClientLimits {
     }
 
     fn count(&mut self, frames: &FrameBoundaries, bytes: &[u8]) -> Counted {
-        let Some(limiter) = &mut self.limiter else {
-            return Counted::All;
-        };
+        if self.is_delayed() {
+            self.keep(bytes);
+            return Counted::Until(0);
+        }
+        self.has_passed = true;
         let (mut frames, mut at) = (frames.clone(), 0);
         // Counted when their headers passed.
         frames.take_messages();
         frames.take_pings();
+        frames.take_fragments();
         while at < bytes.len() {
             let passed = frames.pass_one(&bytes[at..]);
             if frames.is_closed() {
                 break; // a close frame does not count, and nothing follows it
             }
             let sent = Sent {
-                messages: u64::from(frames.take_messages()) + u64::from(frames.take_pings()),
+                messages: self.messages(&mut frames),
                 bytes: passed as u64,
+            };
+            let Some(limiter) = &mut self.limiter else {
+                return Counted::All;
             };
             match limiter.count(sent, Instant::now()) {
                 Verdict::Pass => at += passed,
                 Verdict::Pause(wait) => {
                     at += passed;
-                    self.pause = Some(Pause::new(&self.handle, None, wait));
+                    self.pause = Some(Pause::new(&self.handle, wait));
                     self.keep(&bytes[at..]);
                     return Counted::Until(at);
                 }

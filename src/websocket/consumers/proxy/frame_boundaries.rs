@@ -23,6 +23,7 @@ const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
 
 /// The position of one direction's bytes among its frames.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +40,7 @@ pub(crate) struct FrameBoundaries {
     is_closed: bool,
     messages: u32,
     pings: u16,
+    fragments: u16,
 }
 
 /// The payload of a close frame, unmasked.
@@ -114,6 +116,12 @@ impl FrameBoundaries {
         std::mem::take(&mut self.pings)
     }
 
+    /// Returns the number of frames whose header has passed since the last call, and that are
+    /// neither the last one of a message nor a ping, a pong or a close frame.
+    pub(super) fn take_fragments(&mut self) -> u16 {
+        std::mem::take(&mut self.fragments)
+    }
+
     /// Follows a part of a header or of a payload.
     fn pass_some(&mut self, bytes: &[u8]) -> usize {
         let passed = match self.left {
@@ -179,7 +187,8 @@ impl FrameBoundaries {
                 }));
             }
             PING => self.pings = self.pings.saturating_add(1),
-            _ => {}
+            PONG => {}
+            _ => self.fragments = self.fragments.saturating_add(1),
         }
     }
 }

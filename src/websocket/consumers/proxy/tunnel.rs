@@ -178,16 +178,23 @@ impl Tunnel {
         let (received, sent) = (self.to_upstream.received, self.to_client.sent);
         let progress = [
             match poll_pause(&mut self.extras, cx) {
-                Poll::Ready(paused) => {
-                    match paused {
-                        Some((PauseEnd::Elapsed, since)) => {
+                Poll::Ready(Some((end, since))) => {
+                    match end {
+                        PauseEnd::Elapsed => {
                             let paused = turn.now.saturating_sub(since);
                             self.keepalive.resumed(turn.now, paused);
+                            let limits = self.extras.limits.as_ref();
+                            if limits.is_some_and(|limits| !limits.has_passed()) {
+                                self.keepalive.first_message_waited(paused);
+                            }
                             self.is_timer_outdated = true;
                         }
-                        Some((PauseEnd::ClientGone, _)) => self.to_upstream.end_source(),
-                        None => {}
+                        PauseEnd::ClientGone => self.to_upstream.end_source(),
                     }
+                    // The deadlines are checked before the next read may begin another pause.
+                    Progress::Changed
+                }
+                Poll::Ready(None) => {
                     let limits = self.extras.limits.as_deref_mut();
                     let turn = match limits {
                         // A pause may follow each read, and keeps the rest of it.
