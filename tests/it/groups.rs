@@ -123,7 +123,20 @@ async fn nickname_is_never_a_user_and_only_an_anonymous_visitor_has_one() {
     let app = app();
     let mut one = open(&app, "/chat/names/").await;
     hear(&mut one).await;
-    for nickname in ["anna", "Ännchen von Tharau", "李雷", "🚀", &"x".repeat(32)] {
+    for nickname in [
+        "anna",
+        "Ännchen von Tharau",
+        "李雷",
+        "🚀",
+        "❤\u{fe0f}",
+        "O'Neill \"\\\"",
+        "e\u{302}\u{301}\u{323}",
+        "क्षिप्रा",
+        "น้ำผึ้ง",
+        "葛\u{e0100}城",
+        "山田\u{3000}太郎",
+        &"x".repeat(32),
+    ] {
         let heard = say(&mut one, json!({"message": "a", "nickname": nickname})).await;
         assert_eq!(
             heard,
@@ -140,6 +153,18 @@ async fn nickname_is_never_a_user_and_only_an_anonymous_visitor_has_one() {
         "an\u{200b}na",
         "an\u{2066}na",
         "an\u{e0061}na",
+        "an\u{2800}na",
+        "\u{3164}",
+        "\u{2800}",
+        "\u{115f}",
+        "\u{ffa0}",
+        "\u{34f}",
+        "\u{fe0f}",
+        "\u{e0100}",
+        "\u{180e}",
+        "\u{301}a",
+        &format!("a{}", "\u{301}".repeat(4)),
+        &format!("a{}", "\u{301}".repeat(31)),
         &"x".repeat(33),
     ] {
         let heard = say(&mut one, json!({"message": "a", "nickname": nickname})).await;

@@ -57,6 +57,9 @@ fn a_page() -> usize {
 
 /// The most characters of a nickname.
 const NICKNAME_MAX: usize = 32;
+/// How many combining marks one character of a nickname may have. More of them grow over the lines
+/// above and below; scripts that use them have up to three.
+const MARKS_MAX: usize = 3;
 
 /// The most bytes of a `ref`.
 const REF_MAX: usize = 64;
@@ -264,25 +267,50 @@ impl Chat {
 
 /// Returns whether a text can be shown as a name on one line, without changing what is around it.
 fn is_nickname(text: &str) -> bool {
-    let is_invisible = |character: char| {
-        character.is_control()
-            || matches!(
-                character,
-                '\u{ad}'
-                    | '\u{61c}'
-                    | '\u{180e}'
-                    | '\u{200b}'..='\u{200f}'
-                    | '\u{2028}'..='\u{202e}'
-                    | '\u{2060}'..='\u{206f}'
-                    | '\u{feff}'
-                    | '\u{fff9}'..='\u{fffb}'
-                    | '\u{e0000}'..='\u{e007f}'
-            )
+    // A mark needs something that is shown before it; a text that begins with marks has none.
+    let mut marks = MARKS_MAX;
+    let mut is_visible = |character: char| {
+        marks = if is_mark(character) { marks + 1 } else { 0 };
+        !is_invisible(character) && marks <= MARKS_MAX
     };
     !text.is_empty()
         && text.trim() == text
         && text.chars().count() <= NICKNAME_MAX
-        && !text.chars().any(is_invisible)
+        && text.chars().all(&mut is_visible)
+}
+
+/// Returns whether a character is not shown by itself. The standard library escapes what Unicode
+/// calls `Grapheme_Extend`, and what has no glyph of its own.
+fn is_mark(character: char) -> bool {
+    !matches!(character, '"' | '\'' | '\\') && character.escape_debug().len() > 1
+}
+
+/// Returns whether a character changes the direction or the lines of a text, or is blank.
+fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'
+                | '\u{1160}'
+                | '\u{17b4}'
+                | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e00ff}'
+                | '\u{e01f0}'..='\u{e0fff}'
+        )
 }
 
 /// Sends an error to the client alone.
