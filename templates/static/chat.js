@@ -25,6 +25,7 @@ const own = new OwnMessages(chat.dataset.user);
 const server = connect(chat.dataset.socketPath, { probe: WHO, events: chat.dataset.eventsPath ?? null });
 const title = document.title;
 let lastSent = "";
+const openedAt = Date.now();
 let unread = 0;
 let wasOpen = false;
 let isStale = false;
@@ -51,7 +52,7 @@ server.on("gap", () => list.addGap());
 server.on("event", (event) => {
   switch (event.type) {
     case "chat.message":
-      if (list.addMessage(event, own.has(event))) said();
+      said(event);
       break;
     case "chat.join":
       list.addPresence("came in", event.user);
@@ -128,9 +129,12 @@ addEventListener("pageshow", ({ persisted }) => {
   if (persisted && (isStale || byId("account") !== null)) location.reload();
 });
 
-function said() {
+function said(event) {
+  const isOwn = own.has(event);
+  if (!list.addMessage(event, isOwn)) return;
   byId("empty").hidden = true;
-  if (!document.hidden) return;
+  // The history of a tab that is opened in the background is not news.
+  if (!document.hidden || isOwn || Date.parse(event.at) < openedAt) return;
   unread += 1;
   document.title = `(${unread}) ${title}`;
 }

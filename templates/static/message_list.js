@@ -36,8 +36,9 @@ export class MessageList {
   }
 
   /** Adds a message; returns false for one that is already shown (a reconnect replays the history). */
-  addMessage({ id, message, user = null, nickname = null, at }, isOwn) {
-    if (!this.#isNew(id, message, user, at)) return false;
+  addMessage(event, isOwn) {
+    if (!this.#isNew(event)) return false;
+    const { message, user = null, nickname = null, at } = event;
     const date = dateOf(at);
     this.#beginDay(date);
     const isGuest = user === null && typeof nickname === "string";
@@ -116,10 +117,10 @@ export class MessageList {
     }
   }
 
-  #isNew(id, message, user, at) {
-    // An event from an application may lack either.
-    if ((id ?? at ?? null) === null) return true;
-    const key = id ?? JSON.stringify([at, user, message]);
+  #isNew({ id, offset, at, user, nickname, ref, message }) {
+    // An event from an application may lack any.
+    if ((id ?? offset ?? at ?? null) === null) return true;
+    const key = id ?? JSON.stringify([offset, at, user, nickname, ref, message]);
     if (this.#keys.has(key)) return false;
     this.#keys.add(key);
     if (this.#keys.size > KEYS_MAX) this.#keys.delete(this.#keys.values().next().value);

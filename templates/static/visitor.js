@@ -37,7 +37,7 @@ export function newRef() {
 /** The messages that this tab has sent, and those of the user who is logged in. */
 export class OwnMessages {
   #user;
-  /** By `ref`: when the server got the message, null until it is known. Another message with the same `ref` is a copy. */
+  /** By `ref`: the message's position, or when the server got it; null until it is known. Another with the same `ref` is a copy. */
   #sent;
 
   /** `user` is the name of who is logged in, or "". */
@@ -57,14 +57,15 @@ export class OwnMessages {
   }
 
   /** Returns whether a message is the visitor's own. */
-  has({ user = null, ref, at }) {
+  has({ user = null, ref, offset, at }) {
     if (user !== null) return user === this.#user && user !== "";
-    if (this.#user !== "" || typeof ref !== "string" || typeof at !== "string" || !this.#sent.has(ref)) return false;
+    const place = offset ?? at;
+    if (this.#user !== "" || typeof ref !== "string" || typeof place !== "string" || !this.#sent.has(ref)) return false;
     if (this.#sent.get(ref) === null) {
-      this.#sent.set(ref, at);
+      this.#sent.set(ref, place);
       this.#keep();
     }
-    return this.#sent.get(ref) === at;
+    return this.#sent.get(ref) === place;
   }
 
   #keep() {

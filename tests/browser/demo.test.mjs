@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { openRoom, openTab, say, screenshotPath, startBrowser, waitForStatus, waitForText } from "./browser.mjs";
 import { until } from "./deadline.mjs";
 import { partsOf } from "../../templates/static/links.js";
@@ -135,6 +136,27 @@ test("history that comes again after a lost connection is not shown again", LIMI
   peer.send({ message: "and then" });
   await waitForText(tab, ".message-text", "and then");
   assert.deepEqual(await tab.locator(".message-text").allTextContents(), ["only once", "and then"]);
+});
+
+test("two messages that only their positions tell apart are two, and one of them may be the visitor's own", LIMIT, async (t) => {
+  const { server, context } = await start(t);
+  // As from two anonymous visitors within one millisecond.
+  const say = { type: "chat.message", message: "hi", user: null, at: "2026-01-01T00:00:00.000Z" };
+  await context.routeWebSocket("**/ws/chat/**", (route) => {
+    const tell = (...events) => events.forEach((event) => route.send(JSON.stringify(event)));
+    tell({ type: "oneport.joined", offset: "1f.0", recovered: null }, { ...say, offset: "1f.1" }, { ...say, offset: "1f.2" }, { ...say, offset: "1f.2" });
+    route.onMessage((text) => {
+      const { ref, message } = JSON.parse(text);
+      if (message !== undefined) tell({ ...say, message, ref, offset: "1f.3" }, { ...say, message, ref, offset: "1f.4" });
+    });
+  });
+  const tab = await openRoom(context, `${server.origin}/chat/twins/`);
+  await tab.waitForFunction(() => document.querySelectorAll(".message").length > 0);
+  await tab.fill("#text", "me");
+  await tab.press("#text", "Enter");
+  await waitForText(tab, ".message-text", "me");
+  assert.deepEqual(await tab.locator(".message-text").allTextContents(), ["hi", "hi", "me", "me"]);
+  assert.equal(await tab.locator(".own").count(), 1);
 });
 
 test("a reader who scrolled up stays there, and the page keeps a bounded number of messages", LIMIT, async (t) => {
@@ -273,6 +295,26 @@ test("messages that come while the tab is hidden are counted in its title", LIMI
   assert.equal(await tab.title(), `(2) ${title}`);
   await show(true);
   assert.equal(await tab.title(), title);
+});
+
+test("what was said before a tab was opened, and what its visitor says, is not counted", LIMIT, async (t) => {
+  const { server, context } = await start(t);
+  const peer = await Peer.connect(t, server, "/ws/chat/history/");
+  peer.send({ message: "old" });
+  await peer.next("chat.message");
+  await sleep(5);
+  await context.addInitScript(() => Object.defineProperty(document, "hidden", { configurable: true, value: true }));
+  const tab = await openTab(context, `${server.origin}/chat/history/`);
+  await waitForStatus(tab, "Connected");
+  await waitForText(tab, ".message-text", "old");
+  const title = await tab.title();
+  assert.doesNotMatch(title, /^\(/);
+  await say(tab, "#text", "mine");
+  await waitForText(tab, ".message-text", "mine");
+  assert.equal(await tab.title(), title);
+  peer.send({ message: "new" });
+  await waitForText(tab, ".message-text", "new");
+  assert.equal(await tab.title(), `(1) ${title}`);
 });
 
 test("behind a proxy without WebSockets the room can be read", LIMIT, async (t) => {
