@@ -24,6 +24,7 @@ export function useConnection(path, onEvent) {
     ];
     connection.current = mine;
     setChange(CONNECTING);
+    setMembers(null);
     return () => {
       for (const off of offs) off();
       mine.close();
