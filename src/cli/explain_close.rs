@@ -41,7 +41,7 @@ struct Refusal {
 pub(super) fn run(arguments: &ExplainCloseArguments) -> u8 {
     let word = arguments.word.trim();
     let Some(explained) = explain(word) else {
-        let hint = did_you_mean(word, labels_in_order().into_iter())
+        let hint = did_you_mean(word, labels_in_order())
             .map_or_else(String::new, |hint| format!("; {hint}"));
         print_error(&format!(
             "oneport: expected a cause, a close code from 1000 to 4999 or the status of a handshake, found {word:?}{hint}\nthe causes are {}",

@@ -102,7 +102,7 @@ fn cause_of(error: &(dyn Error + 'static)) -> Option<ConnectionCause> {
         let inner = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<NotHttp>()) {
+        if inner.is_some_and(<dyn Error + Send + Sync>::is::<NotHttp>) {
             return Some(ConnectionCause::NotHttp);
         }
         next = error.source();

@@ -19,9 +19,12 @@ const SHARDS: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Sockets(Arc<SocketTable>);
 
+/// Some of the open sockets, by their numbers.
+type Shard = Mutex<HashMap<u64, Arc<SocketHandle>>>;
+
 #[derive(Debug)]
 struct SocketTable {
-    shards: Box<[Mutex<HashMap<u64, Arc<SocketHandle>>>]>,
+    shards: Box<[Shard]>,
     left: Notify,
     /// The fingerprints of the current table's routes; `None` before the first reload.
     kept: Mutex<Option<HashSet<u64>>>,
