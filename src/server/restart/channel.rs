@@ -1,6 +1,7 @@
 //! Channel: what the old and the new process tell each other, a line of JSON for each message.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -89,11 +90,24 @@ impl Channel {
         })
     }
 
-    /// Sends a message, which is queued at once. After an error, which is also that of a reader that
-    /// stands still, the other process can read nothing more.
+    /// Sends a message, which is queued at once. After an error, which is also that of a reader
+    /// that stands still, the other process can read nothing more.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
         self.queue(&encode(message)?);
         self.flush().await
+    }
+
+    /// Sends a message without waiting for room. It is the last one.
+    pub(super) fn send_at_once(&mut self, message: &impl Serialize) {
+        if let Ok(line) = encode(message) {
+            self.queue(&line);
+            // Not by `try_write`, which knows of no room before the runtime has looked.
+            if let Ok(stream) = self.stream.as_fd().try_clone_to_owned() {
+                let mut stream = std::os::unix::net::UnixStream::from(stream);
+                let _ = io::Write::write(&mut stream, &self.unsent);
+            }
+            self.unsent.clear();
+        }
     }
 
     /// Queues an encoded message for the next [`Channel::flush`].

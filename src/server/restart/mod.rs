@@ -18,6 +18,9 @@
 //!    └─ exits ─────────────────── end of the stream ─────────────────────>│ OldProcess::ended
 //! ```
 //!
+//! A process that is not to take over gets `Stop`, whatever it has reported: behind a wrapper that
+//! is killed, or has ended, it would take the end of the stream for the death of the old process.
+//!
 //! Between the new process's first `accept` and the old one's last, both accept from the same
 //! queues, so no connection is refused or reset. If the old process dies before it says `Go`, the
 //! new one serves on: the listeners are its own.
@@ -207,7 +210,8 @@ impl Restart {
                     // It may have died right after its report.
                     Ok(Some(FromNew::Ready { .. }) | None) => {}
                 }
-                // In a task: the process may take a moment to exit.
+                // In a task: the process may take a moment to exit, and one behind a wrapper to
+                // stop.
                 self.tasks.spawn("restart", async move {
                     let ended = process.end(Duration::from_secs(1)).await;
                     tracing::error!("the new process did not start ({ended})");

@@ -40,6 +40,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const NOT_PASSED_ON: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", WATCHDOG_PID];
 
 /// A started process. Dropping it kills the process, unless [`NewProcess::keep`] was called.
+///
+/// With a wrapper around the program, the child that is killed is the wrapper, and may have ended
+/// before. The program would take the end of the channel for that of this process, and serve beside
+/// it. So each process that is not kept is told to stop first; one that has not begun to read finds
+/// the message later.
 #[derive(Debug)]
 pub(in crate::server) struct NewProcess {
     child: Child,
@@ -89,11 +94,10 @@ impl NewProcess {
 
     /// Ends the process: at once, or after `within` if it reports now that it accepts connections.
     pub(super) async fn stop(mut self, within: Duration) {
-        // Also for a process behind a wrapper, which alone would be killed.
         let _ = self.send(&FromOld::Stop).await;
         let report = tokio::time::timeout(within.min(KILL_DEADLINE), self.receive());
         let is_ready = matches!(report.await, Ok(Ok(Some(FromNew::Ready { .. }))));
-        self.end(if is_ready {
+        self.ended(if is_ready {
             within.saturating_add(END_MARGIN)
         } else {
             Duration::ZERO
@@ -101,8 +105,14 @@ impl NewProcess {
         .await;
     }
 
-    /// Waits for the end of the process, and kills it after `within`.
+    /// Ends a process that is not to take over, and kills it after `within`.
     pub(super) async fn end(mut self, within: Duration) -> Ended {
+        let _ = self.send(&FromOld::Stop).await;
+        self.ended(within).await
+    }
+
+    /// Waits for the end of the process, and kills it after `within`.
+    async fn ended(mut self, within: Duration) -> Ended {
         if let Ok(status) = tokio::time::timeout(within, self.exit()).await {
             return Ended::By(status);
         }
@@ -180,7 +190,11 @@ impl NewProcess {
 
 impl Drop for NewProcess {
     fn drop(&mut self) {
-        if self.is_kept || matches!(self.child.try_wait(), Ok(Some(_))) {
+        if self.is_kept {
+            return;
+        }
+        self.channel.send_at_once(&FromOld::Stop);
+        if self.has_ended() {
             return;
         }
         let _ = self.child.kill();

@@ -99,8 +99,8 @@ impl OldProcess {
         self.pid
     }
 
-    /// Reports that this process accepts connections, and at which of the old one's listeners; waits
-    /// until the old one accepts no more. If that has died, this process is the server.
+    /// Reports that this process accepts connections, and at which of the old one's listeners;
+    /// waits until the old one accepts no more. If that has died, this process is the server.
     pub(in crate::server) async fn ready(
         self,
         listeners: &[Bind],
@@ -116,7 +116,8 @@ impl OldProcess {
             pid_file: pid_file.map(Path::to_owned),
         };
         let deciding = async {
-            channel.send(&ready).await?;
+            // An old process that has closed its end may have said before that both stop.
+            let _ = channel.send(&ready).await;
             loop {
                 match channel.receive::<FromOld>().await {
                     Ok(Some(FromOld::Tickets(tickets))) => {
@@ -175,8 +176,8 @@ impl Draining {
     }
 }
 
-/// Returns the process that has made a socket pair: with a wrapper around this program it is not the
-/// parent process.
+/// Returns the process that has made a socket pair: with a wrapper around this program it is not
+/// the parent process.
 #[cfg(target_os = "linux")]
 fn creator(stream: &UnixStream) -> Option<u32> {
     let credentials = rustix::net::sockopt::socket_peercred(stream).ok()?;

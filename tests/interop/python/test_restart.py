@@ -392,6 +392,31 @@ class Failure(Case):
         until(lambda: server.children() == [], "the end of the new process")
         self.still_serves(server, peer, pid)
 
+    def test_a_process_behind_a_wrapper_stops_when_the_restart_has_failed(self):
+        # The wrapper goes on to the program once it has reported in words of another version; is killed before the program
+        # begins to read; or has ended when the report arrives.
+        nonsense = "echo '{\"ready\":{\"pid\":1}}' >&0\n"
+        wrappers = {
+            "stays": (nonsense, "", "wait"),
+            "is killed": (nonsense, "sleep 1.5; ", "wait"),
+            "has ended": ("", "", "exit 0"),
+        }
+        server = self.start()
+        pid, peer = server.pid, self.enterContext(Peer(server, "/ws/echo/"))
+        place = server.directory / "child"
+        for times, (name, (before, wait, after)) in enumerate(wrappers.items(), 1):
+            with self.subTest(name):
+                program = f'({wait}exec {binary()} "$@") <&3 3<&- & echo $! >{place}.draft; mv {place}.draft {place}'
+                server.install(f"#!/bin/sh\n{before}exec 3<&0\n{program}\n{after}\n")
+                server.begin_restart()
+                child = Adopted(int(until(lambda: place.exists() and place.read_text(encoding="ascii"), "a new process")))
+                self.addCleanup(child.kill)
+                place.unlink()
+                server.failed(times)
+                until(lambda: not exists(child.pid), lambda: f"the end of the new process\n{server.log()}")
+                self.still_serves(server, peer, pid)
+        self.assertNotIn("the old process has died", server.log())
+
     def test_an_address_that_cannot_be_opened_is_said(self):
         server = self.start()
         pid, peer = server.pid, self.enterContext(Peer(server, "/ws/echo/"))
