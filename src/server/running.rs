@@ -232,8 +232,9 @@ impl Running {
         if signals.take_reload() {
             pass_on_reload();
         }
-        let passing_on = process.pass_on(services, &reload);
-        let _ = tokio::time::timeout(PASS_ON_DEADLINE, passing_on).await; // or it stands still
+        process
+            .pass_on_last(services, &reload, PASS_ON_DEADLINE)
+            .await;
         drained
     }
 }

@@ -63,8 +63,8 @@ pub(super) struct Channel {
     received: Vec<u8>,
     /// Messages, the first of which may be sent in part.
     unsent: Vec<u8>,
-    /// Whether the other process has left, or stood still: it can read nothing more.
-    is_broken: bool,
+    /// Why the other process can read nothing more: it has left, or stood still (`TimedOut`).
+    broken: Option<io::ErrorKind>,
 }
 
 impl Channel {
@@ -75,7 +75,7 @@ impl Channel {
             stream: UnixStream::from_std(stream)?,
             received: Vec::new(),
             unsent: Vec::new(),
-            is_broken: false,
+            broken: None,
         })
     }
 
@@ -112,15 +112,16 @@ impl Channel {
 
     /// Queues an encoded message for the next [`Channel::flush`].
     pub(super) fn queue(&mut self, line: &[u8]) {
-        if !self.is_broken {
+        if self.broken.is_none() {
             self.unsent.extend_from_slice(line);
         }
     }
 
-    /// Sends what is queued. Cancel-safe: the next call continues where this one has stopped.
+    /// Sends what is queued. Cancel-safe: the next call continues where this one has stopped. After
+    /// an error each call returns the same one.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        if self.is_broken {
-            return Err(io::ErrorKind::BrokenPipe.into());
+        if let Some(kind) = self.broken {
+            return Err(kind.into());
         }
         let sending = async {
             while !self.unsent.is_empty() {
@@ -130,9 +131,9 @@ impl Channel {
             Ok(())
         };
         let sent = tokio::time::timeout(SEND_DEADLINE, sending).await;
-        let sent = sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        if sent.is_err() {
-            self.is_broken = true;
+        let sent: io::Result<()> = sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Err(error) = &sent {
+            self.broken = Some(error.kind());
             self.unsent = Vec::new();
         }
         sent
@@ -239,7 +240,7 @@ mod tests {
             stream: other,
             received: Vec::new(),
             unsent: Vec::new(),
-            is_broken: false,
+            broken: None,
         };
         let last = send(&vec!["last".to_owned()]);
         let reading = async {

@@ -50,6 +50,8 @@ pub(in crate::server) struct NewProcess {
     child: Child,
     channel: Channel,
     is_kept: bool,
+    /// Whether a request of a reload is queued of which the log does not know yet.
+    passes_reload_on: bool,
 }
 
 /// How a process has ended.
@@ -129,25 +131,55 @@ impl NewProcess {
 
     /// Passes on the tickets that were issued since the last call: their clients come back to that
     /// process.
-    pub(in crate::server) async fn pass_tickets(&mut self, services: &Services) {
-        let tickets = services.settings().auth.take_tickets();
-        for line in ticket_lines(tickets, MESSAGE_BYTES_MAX) {
-            self.channel.queue(&line);
-        }
+    pub(super) async fn pass_tickets(&mut self, services: &Services) {
+        self.queue_tickets(services);
         // Without a reader there is no process that could serve them.
         let _ = self.channel.flush().await;
     }
 
-    /// Passes on tickets, and the request of a reload if there is one.
-    pub(in crate::server) async fn pass_on(&mut self, services: &Services, reload: &AtomicBool) {
-        self.pass_tickets(services).await;
-        if !reload.swap(false, Ordering::Relaxed) {
-            return;
+    fn queue_tickets(&mut self, services: &Services) {
+        let tickets = services.settings().auth.take_tickets();
+        for line in ticket_lines(tickets, MESSAGE_BYTES_MAX) {
+            self.channel.queue(&line);
         }
-        match self.send(&FromOld::Reload).await {
-            Ok(()) => tracing::info!("another process serves; SIGHUP is passed on to it"),
-            Err(_) => tracing::warn!("the process that serves has ended; SIGHUP is ignored"),
+    }
+
+    /// Passes on tickets, and the request of a reload if there is one. Cancel-safe.
+    async fn pass_on(&mut self, services: &Services, reload: &AtomicBool) {
+        self.queue_tickets(services);
+        if let Some(sent) = self.pass_on_reload(reload).await {
+            let has_ended = self.has_ended(); // one that stood still before, too
+            tell_of_reload(sent.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut if has_ended => io::ErrorKind::BrokenPipe,
+                kind => kind,
+            }));
         }
+    }
+
+    /// The same at the end of this process, for at most `within`.
+    pub(in crate::server) async fn pass_on_last(
+        &mut self,
+        services: &Services,
+        reload: &AtomicBool,
+        within: Duration,
+    ) {
+        let passed = tokio::time::timeout(within, self.pass_on(services, reload)).await;
+        if passed.is_err() && self.passes_reload_on {
+            tell_of_reload(Err(io::ErrorKind::TimedOut));
+        }
+    }
+
+    /// Sends what is queued, with the request of a reload. Returns whether that was sent, or `None`
+    /// without one. Cancel-safe: the next call tells of the one that this call has queued.
+    async fn pass_on_reload(&mut self, reload: &AtomicBool) -> Option<io::Result<()>> {
+        if reload.swap(false, Ordering::Relaxed) {
+            if let Ok(line) = encode(&FromOld::Reload) {
+                self.channel.queue(&line);
+            }
+            self.passes_reload_on = true;
+        }
+        let sent = self.channel.flush().await;
+        std::mem::take(&mut self.passes_reload_on).then_some(sent)
     }
 
     /// Tells of each request of a reload that there is no process for it: it has ended.
@@ -214,6 +246,16 @@ impl fmt::Display for Ended {
     }
 }
 
+fn tell_of_reload(sent: Result<(), io::ErrorKind>) {
+    match sent {
+        Ok(()) => tracing::info!("another process serves; SIGHUP is passed on to it"),
+        Err(io::ErrorKind::TimedOut) => {
+            tracing::warn!("the process that serves stands still; SIGHUP is ignored");
+        }
+        Err(_) => tracing::warn!("the process that serves has ended; SIGHUP is ignored"),
+    }
+}
+
 /// Returns the messages of tickets, none longer than `bytes_max` unless a ticket alone is.
 fn ticket_lines(mut tickets: Vec<PassedTicket>, bytes_max: usize) -> Vec<Vec<u8>> {
     if tickets.is_empty() {
@@ -261,12 +303,63 @@ fn start(program: &Program, listeners: &[Inherited]) -> io::Result<NewProcess> {
         child,
         channel,
         is_kept: false,
+        passes_reload_on: false,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn process() -> (NewProcess, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let process = NewProcess {
+            child: Command::new("sleep").arg("60").spawn().unwrap(),
+            channel: Channel::new(ours).unwrap(),
+            is_kept: false,
+            passes_reload_on: false,
+        };
+        (process, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_process_that_stands_still_is_told_from_one_that_has_ended() {
+        let none = AtomicBool::new(false);
+        let requested = || AtomicBool::new(true);
+        let kind = |sent: Option<io::Result<()>>| sent.map(|sent| sent.map_err(|e| e.kind()));
+        let (mut process, theirs) = process();
+        assert_eq!(kind(process.pass_on_reload(&none).await), None);
+        assert_eq!(
+            kind(process.pass_on_reload(&requested()).await),
+            Some(Ok(()))
+        );
+        process.channel.queue(&vec![b'x'; 4 << 20]);
+        // Cut off: what was requested is not forgotten.
+        let reload = requested();
+        let cut_off = process.pass_on_reload(&reload);
+        let cut_off = tokio::time::timeout(Duration::from_millis(20), cut_off).await;
+        assert!(cut_off.is_err() && process.passes_reload_on);
+        tokio::time::pause();
+        for reload in [none, requested()] {
+            let sent = process.pass_on_reload(&reload).await;
+            assert_eq!(kind(sent), Some(Err(io::ErrorKind::TimedOut)));
+        }
+        tokio::time::resume();
+        drop(theirs);
+
+        let (mut process, theirs) = self::process();
+        drop(theirs);
+        let sent = process.pass_on_reload(&requested()).await;
+        assert_eq!(kind(sent), Some(Err(io::ErrorKind::BrokenPipe)));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_dropped_is_told_to_stop() {
+        let (process, theirs) = process();
+        drop(process);
+        let mut channel = Channel::new(theirs).unwrap();
+        assert_eq!(channel.receive().await.unwrap(), Some(FromOld::Stop));
+    }
 
     #[test]
     fn tickets_are_split_into_messages_of_bounded_size() {
