@@ -53,15 +53,16 @@ pub struct Drained {
     pub cut_off: usize,
 }
 
-/// Announces that the server is about to stop, and serves on for `delay`.
-pub(super) async fn leave(gateway: &Gateway, delay: Duration) {
+/// Announces that the server is about to stop, and serves on for `delay`. `exits` says for the log
+/// which signal ends it before, if one does.
+pub(super) async fn leave(gateway: &Gateway, delay: Duration, exits: &str) {
     gateway.services().tasks.leave();
     if delay.is_zero() {
         return;
     }
     tracing::info!(
         seconds = delay.as_secs_f64(),
-        "about to stop: health says 503; a second signal exits at once"
+        "about to stop: health says 503{exits}"
     );
     tokio::time::sleep(delay).await;
 }

@@ -179,7 +179,7 @@ impl Server {
         let listeners = accept(&self.gateway, &self.config, self.opened);
         let metrics = MetricsListeners::accept(&self.gateway, &self.config, self.metrics);
         stop.await;
-        leave(&self.gateway, server.drain.delay).await;
+        leave(&self.gateway, server.drain.delay, "").await;
         listeners.close().finish().await; // no new connections
         let drained = drain(&self.gateway, server).await;
         metrics.close().await;

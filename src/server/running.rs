@@ -163,13 +163,17 @@ impl Running {
         let within = server.timeouts.drain;
         let in_all = server.drain.delay + within;
         main_process.stop(in_all);
+        let exits = match signals_to_exit {
+            1 => "; a second signal exits at once",
+            _ => "; of two more signals the second exits at once",
+        };
         let leaving = async {
-            leave(&gateway, server.drain.delay).await;
+            leave(&gateway, server.drain.delay, exits).await;
             listeners.close().finish().await;
             tracing::info!(
                 sockets = gateway.sockets().len(),
                 seconds = within.as_secs_f64(),
-                "stopping; a second signal exits at once"
+                "stopping{exits}"
             );
             drain(&gateway, server).await
         };

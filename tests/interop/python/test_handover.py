@@ -200,6 +200,9 @@ class Signals(Handover):
                 until(lambda: not exists(child), "the end of the new process")
                 self.assertFalse(self.pid_file.exists())
                 self.assertNotIn("ERROR", server.log())
+                # The first signal may be the one that the service manager sends to both.
+                self.assertEqual(server.log().count("stopping; a second signal exits at once"), 1)
+                self.assertEqual(server.log().count("stopping; of two more signals the second exits at once"), 1)
 
     def test_sighup_while_the_new_process_waits_reloads_it(self):
         server = self.start()
