@@ -9,6 +9,16 @@ use std::process::Command;
 
 const UNKNOWN: &str = "unknown";
 
+/// What the program is built from.
+const BUILT_FROM: [&str; 6] = [
+    "build.rs",
+    "Cargo.lock",
+    "Cargo.toml",
+    "config/oneport.toml",
+    "src",
+    "templates",
+];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=ONEPORT_REVISION");
@@ -25,7 +35,8 @@ fn main() {
 }
 
 /// Returns the commit: the one that the packager names, that of the package on a registry, or the one
-/// that is checked out. A debug build does not look for the latter, or each commit would build all anew.
+/// that is checked out, with `-dirty` if what is built differs from it. A debug build does not look
+/// for the latter, or each commit would build all anew.
 fn revision() -> Option<String> {
     if let Some(named) = env::var("ONEPORT_REVISION")
         .ok()
@@ -41,13 +52,35 @@ fn revision() -> Option<String> {
     if env::var("PROFILE").as_deref() != Ok("release") || !Path::new(".git").exists() {
         return None;
     }
-    for name in ["HEAD", "logs/HEAD"] {
+    let commit = output("git", &["rev-parse", "HEAD"])?;
+    let place = |name: &str| {
         let path = output("git", &["rev-parse", "--git-path", name])?;
-        if Path::new(&path).exists() {
-            println!("cargo::rerun-if-changed={path}");
-        }
+        Path::new(&path).exists().then_some(path)
+    };
+    let branch = output("git", &["symbolic-ref", "-q", "HEAD"]);
+    // Without a reflog, a commit changes the file of the branch alone, or makes it.
+    let branch = branch.map_or_else(Vec::new, |branch| match place(&branch) {
+        Some(path) => vec![path],
+        None => ["packed-refs", "refs/heads"]
+            .into_iter()
+            .filter_map(place)
+            .collect(),
+    });
+    let head = ["HEAD", "logs/HEAD"].into_iter().filter_map(place);
+    for path in head.chain(branch) {
+        println!("cargo::rerun-if-changed={path}");
     }
-    output("git", &["rev-parse", "HEAD"])
+    for path in BUILT_FROM.iter().filter(|path| Path::new(path).exists()) {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    let mut status = vec!["--no-optional-locks", "status", "--porcelain", "--"];
+    status.extend(BUILT_FROM);
+    let is_changed = output("git", &status).is_some();
+    Some(if is_changed {
+        commit + "-dirty"
+    } else {
+        commit
+    })
 }
 
 /// Returns what a command prints, if it succeeds.

@@ -11,6 +11,7 @@
 mod acceptance;
 mod applications;
 mod backend;
+mod build_script;
 mod compress;
 mod compression;
 mod config;
