@@ -13,7 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::access_log::{self, AccessField, AccessFormat, AccessLog, Lines, Renderer, Style};
 use super::log_file::LogFile;
 use super::log_format::LogLines;
-use super::log_queue::{Flush, LogQueue};
+use super::log_queue::{Closed, Flush, LogQueue, Replacement};
 
 /// The target of the access log's lines.
 pub const ACCESS: &str = "access";
@@ -102,8 +102,13 @@ struct Running {
     file: Option<PathBuf>,
     /// Of `access_file`.
     access: Option<(PathBuf, LogQueue, Flush)>,
+    /// Those of `access_file` before a reload without one.
+    closed: Closed,
     _flush: Flush,
 }
+
+/// The next file of the access log, with its queue.
+type NextAccess = (PathBuf, LogQueue, Replacement);
 
 /// Starts the log on standard error, with the access log if `access` is set.
 ///
@@ -159,8 +164,10 @@ pub fn start_log_with(settings: &LogSettings) -> Result<Log, LogFileError> {
         queue,
         file: settings.file.clone(),
         access: None,
+        closed: Closed::default(),
         _flush: flush,
     };
+    let access = started.prepare_access(settings, access)?;
     started.set_access(settings, access);
     *running = Some(started);
     Ok(Log { is_owner: true })
@@ -170,49 +177,97 @@ pub fn start_log_with(settings: &LogSettings) -> Result<Log, LogFileError> {
 /// a file cannot be opened, and then changes nothing.
 pub fn reconfigure_log(settings: &LogSettings) -> Result<(), LogFileError> {
     let mut running = RUNNING.lock();
-    let Some(running) = &mut *running else {
-        return Ok(());
-    };
-    let is_new = running.file != settings.file;
-    let file = opened(settings.file.as_deref().filter(|_| is_new), false)?;
-    let access_path = access_file(settings);
-    let is_known = running.access_path() == access_path;
-    let access = opened(access_path.filter(|_| !is_known), true)?;
-    if is_new {
-        let replaced = match file {
-            Some(file) => running.queue.replace_output(Box::new(file)),
-            None => stderr().and_then(|stderr| running.queue.replace_output(Box::new(stderr))),
-        };
-        replaced.map_err(|source| LogFileError {
-            is_access: false,
-            path: settings.file.clone().unwrap_or("/dev/stderr".into()),
-            source,
-        })?;
-        running.file.clone_from(&settings.file);
+    match &mut *running {
+        Some(running) => running.reconfigure(settings),
+        None => Ok(()),
     }
-    (running.filter)(filter(&settings.level));
-    let is_colored = is_colored(settings.file.as_deref());
-    running.lines.set(settings.format, is_colored);
-    running.set_access(settings, access);
-    Ok(())
 }
 
 impl Running {
+    fn reconfigure(&mut self, settings: &LogSettings) -> Result<(), LogFileError> {
+        let is_new = self.file != settings.file;
+        let file = opened(settings.file.as_deref().filter(|_| is_new), false)?;
+        let access_path = access_file(settings);
+        let is_known = self.access_path() == access_path;
+        let access = opened(access_path.filter(|_| !is_known), true)?;
+        let output = is_new.then(|| self.prepare(settings, file)).transpose()?;
+        let access = self.prepare_access(settings, access)?;
+
+        // From here on nothing fails.
+        if let Some(output) = output {
+            output.make();
+            self.file.clone_from(&settings.file);
+        }
+        (self.filter)(filter(&settings.level));
+        let is_colored = is_colored(settings.file.as_deref());
+        self.lines.set(settings.format, is_colored);
+        self.set_access(settings, access);
+        Ok(())
+    }
+
     fn access_path(&self) -> Option<&Path> {
         self.access.as_ref().map(|(path, ..)| path.as_path())
     }
 
-    /// Replaces the access log. `file` is its new file; `None` keeps the one that is open, if the
-    /// settings name it.
-    fn set_access(&mut self, settings: &LogSettings, file: Option<LogFile>) {
-        let before = match (access_file(settings), file) {
-            (Some(path), Some(file)) => match LogQueue::start(file, log_dropped) {
-                Ok((queue, flush)) => self.access.replace((path.to_owned(), queue, flush)),
-                Err(_) => None,
-            },
-            (Some(_), None) => None,
-            (None, _) => self.access.take(),
+    /// Prepares the output of the log: a file that is open, or standard error.
+    fn prepare(
+        &self,
+        settings: &LogSettings,
+        file: Option<LogFile>,
+    ) -> Result<Replacement, LogFileError> {
+        let output = match file {
+            Some(file) => self.queue.prepare(file),
+            None => stderr().and_then(|stderr| self.queue.prepare(stderr)),
         };
+        output.map_err(|source| LogFileError {
+            is_access: false,
+            path: settings.file.clone().unwrap_or("/dev/stderr".into()),
+            source,
+        })
+    }
+
+    /// Prepares the file of the access log, if there is another one. Returns it with its queue: the
+    /// one before, so that lines which wait go to the new file, or the first.
+    fn prepare_access(
+        &mut self,
+        settings: &LogSettings,
+        file: Option<LogFile>,
+    ) -> Result<Option<NextAccess>, LogFileError> {
+        let (Some(path), Some(file)) = (access_file(settings), file) else {
+            return Ok(None);
+        };
+        let queue = match &self.access {
+            Some((_, queue, _)) => Ok(queue.clone()),
+            None => self
+                .closed
+                .admit()
+                .map(|()| LogQueue::without_output(log_dropped)),
+        };
+        match queue.and_then(|queue| Ok((queue.prepare(file)?, queue))) {
+            Ok((output, queue)) => Ok(Some((path.to_owned(), queue, output))),
+            Err(source) => Err(LogFileError {
+                is_access: true,
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// Replaces the access log. Without a `next` file it keeps the one that is open, if the
+    /// settings name one.
+    fn set_access(&mut self, settings: &LogSettings, next: Option<NextAccess>) {
+        let mut before = None;
+        match (next, &mut self.access) {
+            (Some((path, _, output)), Some((open, ..))) => {
+                output.make();
+                *open = path;
+            }
+            (Some((path, queue, output)), access @ None) => {
+                output.make();
+                *access = Some((path, queue.clone(), Flush::of(queue)));
+            }
+            (None, access) => before = access.take_if(|_| access_file(settings).is_none()),
+        }
         let own = self.access.as_ref().map(|(_, queue, _)| queue.clone());
         let is_file = own.is_some();
         let queue = own.unwrap_or_else(|| self.queue.clone());
@@ -229,7 +284,7 @@ impl Running {
             AccessLog { renderer, queue }
         }));
         if let Some((_, _, flush)) = before {
-            flush.detach(); // its thread writes what waits, and ends
+            self.closed.close(flush);
         }
     }
 }
@@ -292,21 +347,4 @@ pub fn check_level(level: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn misspelt_level_is_no_level() {
-        for good in [
-            "info",
-            "debug,hyper=warn",
-            "info,oneport::websocket=debug",
-            "off",
-        ] {
-            assert_eq!(check_level(good), Ok(()), "{good}");
-        }
-        for bad in ["inof", "", "info,debgu", "info,hyper=inof"] {
-            assert!(check_level(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -195,6 +195,7 @@ class Log(Chaos):
         self.overflow(server)
         self.reload(server, config("three", log=log(directory / "new.log")), "/page/", b"three")
         self.arrives(server, directory / "new.log")
+        self.assertIn(LONG[:1000], (directory / "new.log").read_text(encoding="utf-8"), "the lines that have waited")
         self.ends_in_order(server, self.goes_on(server, 100, log(directory / "new.log")))
 
     def arrives(self, server, place):

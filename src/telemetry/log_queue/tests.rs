@@ -1,5 +1,6 @@
 //! Tests of the log queue.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 use super::*;
@@ -11,12 +12,13 @@ struct Gate {
     permits: Receiver<io::Result<usize>>,
     written: Sender<Vec<u8>>,
     reopened: Sender<()>,
+    is_renamed: Arc<AtomicBool>,
 }
 
 impl LogOutput for Gate {
     fn reopen(&mut self) -> bool {
         let _ = self.reopened.send(());
-        true
+        self.is_renamed.load(Ordering::Relaxed)
     }
 }
 
@@ -47,6 +49,8 @@ struct Output {
     permits: Sender<io::Result<usize>>,
     written: Receiver<Vec<u8>>,
     reopened: Receiver<()>,
+    /// Whether another file is at the path when it is opened again.
+    is_renamed: Arc<AtomicBool>,
 }
 
 impl std::ops::Deref for Bench {
@@ -62,7 +66,6 @@ fn bench(waiting_max: usize) -> Bench {
     let queue = LogQueue::with_room(waiting_max, move |lines| {
         let _ = notice.send(lines);
     });
-    queue.register();
     let output = Output::of(&queue).unwrap();
     Bench {
         queue,
@@ -77,15 +80,19 @@ impl Output {
         let (permits, permitted) = channel();
         let (write, written) = channel();
         let (reopen, reopened) = channel();
-        queue.replace_output(Box::new(Gate {
+        let is_renamed = Arc::new(AtomicBool::new(true));
+        let output = queue.prepare(Gate {
             permits: permitted,
             written: write,
             reopened: reopen,
-        }))?;
+            is_renamed: Arc::clone(&is_renamed),
+        })?;
+        output.make();
         Ok(Self {
             permits,
             written,
             reopened,
+            is_renamed,
         })
     }
 
@@ -103,14 +110,25 @@ impl Output {
     }
 }
 
-impl Bench {
+impl LogQueue {
+    /// Waits until all lines are written. Returns whether they are.
+    fn flush(&self, deadline: Duration) -> bool {
+        self.wait_while(State::is_unwritten, deadline)
+    }
+
     /// Waits until the thread has taken all that waits.
-    fn until_taken(&self) {
+    pub(in crate::telemetry) fn until_taken(&self) {
         let began = Instant::now();
-        while !self.queue.state().waiting.is_empty() {
+        while !self.state().waiting.is_empty() {
             assert!(began.elapsed() < PATIENCE);
             std::thread::yield_now();
         }
+    }
+}
+
+impl Bench {
+    fn until_taken(&self) {
+        self.queue.until_taken();
     }
 }
 
@@ -273,11 +291,122 @@ fn a_full_pipe_does_not_keep_the_thread_of_a_queue_that_is_closed_or_moved() {
             bench.permit(full());
         }
     }
-    Flush(Some(closed.queue.clone())).detach();
+    Closed::default().close(Flush(Some(closed.queue.clone())));
     let next = Output::of(&moved.queue).unwrap();
     assert!(closed.is_gone());
     assert!(moved.is_gone());
     moved.queue.push(b"next\n");
     next.permit(Ok(100));
     assert_eq!(next.read(), "next\n");
+}
+
+/// A pipe that is full, and still at its path after SIGUSR1.
+#[test]
+fn a_line_that_is_cut_off_after_the_signal_does_not_take_in_the_next_one() {
+    let _alone = LOSES_LINES.lock();
+    let bench = bench(1 << 10);
+    let full = || Err(io::ErrorKind::WouldBlock.into());
+    bench.is_renamed.store(false, Ordering::Relaxed);
+    bench.queue.push(b"one\ntwo\n");
+    bench.permit(Ok(5));
+    assert_eq!(bench.read(), "one\nt");
+    bench.queue.state().reopens = true;
+    bench.permit(full());
+    assert_eq!(bench.reopened.recv_timeout(PATIENCE), Ok(()));
+    bench.permit(Err(io::ErrorKind::BrokenPipe.into()));
+    assert!(bench.queue.flush(PATIENCE));
+    bench.queue.push(b"three\nfour\n");
+    bench.permit(Ok(1));
+    bench.permit(Ok(7));
+    assert_eq!(bench.read() + &bench.read(), "\nthree\nf");
+
+    // And once another file is there, that gets the line from its beginning.
+    bench.queue.state().reopens = true;
+    bench.permit(full());
+    assert_eq!(bench.reopened.recv_timeout(PATIENCE), Ok(()));
+    bench.permit(Ok(1));
+    assert_eq!(bench.read(), "o");
+    bench.is_renamed.store(true, Ordering::Relaxed);
+    bench.queue.state().reopens = true;
+    bench.permit(full());
+    bench.permit(Ok(100));
+    assert_eq!(bench.read(), "four\n");
+}
+
+impl LogOutput for io::Sink {}
+
+#[test]
+fn a_signal_to_open_the_file_again_is_for_the_current_thread() {
+    let bench = bench(1 << 10);
+    bench.queue.push(b"one\n");
+    bench.until_taken();
+    let next = Output::of(&bench.queue).unwrap();
+    bench.queue.push(b"two\n");
+    bench.until_taken();
+    // Both threads write. These stand for what they do next, one after the other.
+    let thread = |number| Writer::new(bench.queue.clone(), number, Box::new(io::sink()));
+    let mut lines = Vec::new();
+    bench.queue.push(b"three\n");
+    bench.queue.state().reopens = true;
+    assert_eq!(thread(1).take(&mut lines, true), None);
+    assert!(bench.queue.state().reopens, "left to the current one");
+    // That gets the lines and the signal under one lock.
+    assert_eq!(thread(2).take(&mut lines, true), Some(true));
+    assert_eq!(lines, b"three\n");
+    assert!(!bench.queue.state().reopens);
+    for (output, line) in [(&bench.output, "one\n"), (&next, "two\n")] {
+        output.permit(Ok(100));
+        assert_eq!(output.read(), line);
+    }
+}
+
+#[test]
+fn thread_that_leaves_keeps_a_chunk_and_the_lines_behind_it_go_to_the_next_output() {
+    let bench = bench(1 << 20);
+    bench.queue.push(b"first\n");
+    bench.until_taken();
+    let line = |number: usize| format!("{number:099}\n");
+    for number in 0..3_000 {
+        bench.queue.push(line(number).as_bytes());
+    }
+    bench.permit(Ok(100));
+    assert_eq!(bench.read(), "first\n");
+    let began = Instant::now();
+    let taken = loop {
+        let taken = bench.queue.state().taken;
+        if taken > 6 {
+            break taken;
+        }
+        assert!(began.elapsed() < PATIENCE);
+    };
+    assert!(taken <= CHUNK_SIZE, "{taken}");
+    let next = Output::of(&bench.queue).unwrap();
+    let wanted: String = (0..3_000).map(line).collect();
+    let mut found = String::new();
+    while found.len() < wanted.len() - taken {
+        next.permit(Ok(CHUNK_SIZE));
+        found += &next.read();
+    }
+    assert_eq!(found, wanted[taken..]);
+    bench.permit(Ok(CHUNK_SIZE));
+    assert_eq!(bench.read(), wanted[..taken]);
+    assert!(bench.is_gone());
+}
+
+#[test]
+fn end_of_the_process_waits_for_the_lines_of_earlier_outputs() {
+    let bench = bench(1 << 10);
+    bench.queue.push(b"one\n");
+    bench.until_taken();
+    let _next = Output::of(&bench.queue).unwrap();
+    let flush = Flush(Some(bench.queue.clone()));
+    let (ends, ended) = channel();
+    let ending = std::thread::spawn(move || {
+        drop(flush);
+        let _ = ends.send(());
+    });
+    assert!(ended.recv_timeout(Duration::from_millis(100)).is_err());
+    bench.permit(Ok(100));
+    assert_eq!(bench.read(), "one\n");
+    ending.join().unwrap();
 }
