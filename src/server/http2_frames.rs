@@ -6,16 +6,23 @@
 //! each is charged to a budget:
 //!
 //! ```text
-//!  PING, SETTINGS, PRIORITY, WINDOW_UPDATE, GOAWAY, unknown, empty DATA: 1
-//!  RST_STREAM: 2                                                                ──> spent
-//!                                                                                    │
-//!  1,000 a second; a request: 1; DATA with content sent to the client: 2        <── repaid
+//!  PING, SETTINGS, PRIORITY, GOAWAY, unknown, empty DATA: 1
+//!  WINDOW_UPDATE that acknowledges nothing: 1                                   ──> spent
+//!  RST_STREAM: 2                                                                      │
+//!                                                                                     │
+//!  1,000 a second; a request: 1; HEADERS or DATA with content sent: 2           <── repaid
 //!
 //!  more than 10,000 spent ──> GOAWAY, ENHANCE_YOUR_CALM
 //! ```
 //!
-//! So a client that acknowledges each frame that it receives, or cancels a request now and then, is
-//! never ended, however long its connection lasts.
+//! Content that was sent is acknowledged by WINDOW_UPDATE, for its stream and for the connection. How
+//! often is up to the client, and it may do so long after, when its reader takes what it has stored.
+//! So these are not charged, as long as there are no more than two for each KiB that was sent, and
+//! for each frame.
+//!
+//! So a client that acknowledges all that it receives in small parts, measures its way with PING
+//! while it downloads (one for each frame), or cancels requests that were answered is never ended,
+//! however long its connection lasts.
 //!
 //! hyper has no call that ends a connection with a code. From the end of the frame that exceeds the
 //! budget on, h2 reads a head that never ends instead of the client's bytes, which it answers with
@@ -33,6 +40,13 @@ use crate::telemetry::LogThrottle;
 /// many are repaid in a second.
 const BUDGET: u64 = 10_000;
 const REPAID_PER_SECOND: u64 = 1_000;
+
+/// How many bytes allow two acknowledgements, one for the stream and one for the connection. Go's
+/// client sends them for each 4 KiB that its reader takes, whatever the length of the frames.
+const BYTES_PER_ACKNOWLEDGEMENT: u32 = 1024;
+
+/// The most acknowledgements that may be outstanding: those of 128 MiB.
+const ACKNOWLEDGEMENTS_MAX: u64 = 1 << 18;
 
 /// The types of frames (RFC 9113 §6).
 const DATA: u8 = 0;
@@ -98,6 +112,8 @@ struct Budget {
     clock: Clock,
     spent: u64,
     repaid_at: Millis,
+    /// How many WINDOW_UPDATE may acknowledge what was sent.
+    acknowledgements: u64,
 }
 
 impl Http2Frames {
@@ -107,6 +123,7 @@ impl Http2Frames {
                 repaid_at: clock.now(),
                 clock,
                 spent: 0,
+                acknowledgements: 0,
             },
             received: FrameReader::default(),
             sent: FrameReader::default(),
@@ -142,9 +159,7 @@ impl Http2Frames {
             if let Some(code) = frame.code {
                 count_reset("sent", code);
             }
-            if frame.kind == DATA && frame.length > 0 {
-                self.budget.repay(2);
-            }
+            self.budget.record_sent(frame);
         }
     }
 
@@ -238,6 +253,10 @@ impl Budget {
             // h2 bounds both.
             CONTINUATION | PUSH_PROMISE => return true,
             DATA if frame.length > 0 => return true,
+            WINDOW_UPDATE if self.acknowledgements > 0 => {
+                self.acknowledgements -= 1;
+                return true;
+            }
             RST_STREAM => 2,
             _ => 1,
         };
@@ -247,6 +266,20 @@ impl Budget {
         self.repay(repaid);
         self.spent += cost;
         self.spent <= BUDGET
+    }
+
+    /// Records a frame that was sent: an answer, or its content, which the client acknowledges.
+    fn record_sent(&mut self, frame: Frame) {
+        match frame.kind {
+            HEADERS => self.repay(2),
+            DATA if frame.length > 0 => {
+                self.repay(2);
+                let parts = frame.length.div_ceil(BYTES_PER_ACKNOWLEDGEMENT);
+                let expected = self.acknowledgements + 2 * u64::from(parts);
+                self.acknowledgements = expected.min(ACKNOWLEDGEMENTS_MAX);
+            }
+            _ => {}
+        }
     }
 
     fn repay(&mut self, count: u64) {

@@ -91,8 +91,16 @@ fn frames_with_content_cost_nothing_and_repay() {
         frames.receive(&[&*update, &*frame(HEADERS, b"a")].concat());
     }
     assert!(!frames.has_flooded());
+    // Requests that are cancelled after their answers cost nothing, with the PING of Go's client.
+    let (request, reset) = (frame(HEADERS, b"a"), frame(RST_STREAM, &[0; 4]));
+    for _ in 0..3 * BUDGET {
+        frames.receive(&request);
+        frames.send(&frame(HEADERS, b"a"));
+        frames.receive(&[&*reset, &*frame(PING, &[0; 8])].concat());
+    }
+    assert!(!frames.has_flooded());
     // A request that is cancelled at once costs one.
-    let cancelled = [frame(HEADERS, b"a"), frame(RST_STREAM, &[0; 4])].concat();
+    let cancelled = [request, reset].concat();
     for _ in 0..=BUDGET {
         frames.receive(&cancelled);
     }
@@ -124,4 +132,60 @@ fn h2_reads_an_endless_head_behind_the_frame_that_is_one_too_many() {
     let mut buffer = vec![0; 1 << 20];
     frames.end(&mut ReadBuf::new(&mut buffer)).unwrap();
     assert!(frames.end(&mut ReadBuf::new(&mut buffer)).is_err());
+}
+
+/// Content of 16 KiB, as h2 sends it.
+fn content() -> Vec<u8> {
+    frame(DATA, &[7; 16 << 10])
+}
+
+/// What acknowledges content in parts of so many bytes, each for the stream and the connection.
+fn acknowledgements(sent: usize, part: usize) -> Vec<u8> {
+    frame(WINDOW_UPDATE, &[0; 4]).repeat(2 * sent / part)
+}
+
+#[test]
+fn client_that_acknowledges_small_parts_is_never_ended() {
+    let content = content();
+    for part in [1 << 10, 2 << 10, 4 << 10] {
+        let mut frames = frames();
+        for number in 0..4096 {
+            frames.send(&content);
+            frames.receive(&acknowledgements(16 << 10, part));
+            // It measures its way, as gRPC does.
+            if number % 2 == 1 {
+                frames.receive(&frame(PING, &[0; 8]));
+            }
+        }
+        assert!(!frames.has_flooded(), "{part}");
+    }
+    // Its reader takes much later what it has stored.
+    let mut frames = frames();
+    for _ in 0..4096 {
+        frames.send(&content);
+    }
+    frames.receive(&acknowledgements(64 << 20, 2 << 10));
+    assert_eq!(frames.budget.spent, 0);
+}
+
+#[test]
+fn acknowledgements_of_nothing_are_charged() {
+    let update = frame(WINDOW_UPDATE, &[0; 4]);
+    let budget = usize::try_from(BUDGET).unwrap();
+    for (sent, free) in [(0, 0), (64, 64 * 32), (1 << 16, 1 << 18)] {
+        let mut frames = frames();
+        let content = content();
+        for _ in 0..sent {
+            frames.send(&content);
+        }
+        frames.receive(&update.repeat(free + budget));
+        assert!(!frames.has_flooded(), "{sent}");
+        frames.receive(&update);
+        assert!(frames.has_flooded(), "{sent}");
+    }
+    // They are no credit for other frames.
+    let mut frames = frames();
+    frames.send(&content().repeat(64));
+    frames.receive(&frame(PING, &[0; 8]).repeat(budget + 1));
+    assert!(frames.has_flooded());
 }

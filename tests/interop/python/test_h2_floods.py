@@ -302,6 +302,28 @@ class Floods(unittest.TestCase):
                 client.send(frame(RST_STREAM, 0, stream, number(8)))
         client.works(2005)
 
+    def test_a_download_that_is_acknowledged_in_small_parts_is_no_flood(self):
+        """Go's client acknowledges each read of 4 KiB, for the stream and for the connection; gRPC measures with PING."""
+        client = self.client()
+        for stream in range(1, 17, 2):
+            client.send(client.headers(stream, path="/files/large.bin"))
+            windows = [frame(WINDOW_UPDATE, 0, opened, number(2048)) for opened in (0, stream)]
+            taken, acknowledged, pings, flags = 0, 0, 0, 0
+            while not flags & END_STREAM:
+                kind, flags, _, payload = client.read()
+                self.assertNotEqual(kind, GOAWAY, f"after {taken} bytes of stream {stream}: {payload!r}")
+                if kind != DATA:
+                    flags = 0
+                    continue
+                taken += len(payload)
+                parts = (taken - acknowledged) // 2048
+                acknowledged += 2048 * parts
+                measured = taken // (32 << 10)
+                client._bytes.send(b"".join(windows * parts) + frame(PING, 0, 0, bytes(8)) * (measured - pings))
+                pings = measured
+            self.assertEqual(taken, len(FILES["files/large.bin"]))
+        client.works(17)
+
     def test_others_are_served_during_a_flood(self):
         ended = threading.Event()
 
