@@ -285,7 +285,7 @@ impl ConnectionTimeouts {
             let now = self.clock.now();
             let deadline = self.deadline();
             if now >= deadline {
-                if self.blocked_since.load(Ordering::Relaxed) != NEVER {
+                if self.is_blocked() {
                     counter!("oneport_slow_clients_total", "direction" => "response").increment(1);
                 }
                 return Poll::Ready(());
@@ -300,6 +300,11 @@ impl ConnectionTimeouts {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Returns whether the client takes nothing of what is to be written.
+    pub(super) fn is_blocked(&self) -> bool {
+        load(&self.blocked_since) != NEVER
     }
 
     /// Returns the minimum rate at which a client must send and receive, in bytes per second.

@@ -278,6 +278,7 @@ impl AsyncWrite for TimedStream {
             };
             closed?;
             this.is_shut_down = true;
+            this.timeouts.record_written(0); // the client has taken all of it
         }
         if this.timeouts.client_has_ended() || !this.timeouts.start_linger() {
             return Poll::Ready(Ok(()));
@@ -357,8 +358,9 @@ mod tests {
     use crate::tasks::Tasks;
 
     /// A stream that takes everything and whose flush and end wait, as those of TLS do while the
-    /// kernel takes no ciphertext.
-    struct Unflushed;
+    /// kernel takes no ciphertext. The second call of its end has waited long enough.
+    #[derive(Default)]
+    struct Unflushed(bool);
 
     impl AsyncRead for Unflushed {
         fn poll_read(
@@ -384,7 +386,13 @@ mod tests {
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+            match self.0 {
+                true => Poll::Ready(Ok(())),
+                false => {
+                    self.get_mut().0 = true;
+                    Poll::Pending
+                }
+            }
         }
     }
 
@@ -396,7 +404,7 @@ mod tests {
         let clock = Clock::default();
         let timeouts = ConnectionTimeouts::new(clock.clone(), &server);
         let mut stream = TimedStream::new(
-            Stream::boxed(Unflushed),
+            Stream::boxed(Unflushed::default()),
             timeouts.clone(),
             AgreedProtocol::Any,
         );
@@ -465,6 +473,22 @@ mod tests {
     #[tokio::test]
     async fn flush_that_waits_has_the_deadline_of_a_write() {
         expires(|stream, cx| stream.poll_flush(cx).is_ready()).await;
+    }
+
+    #[tokio::test]
+    async fn client_that_lingers_after_a_shutdown_that_waited_is_not_slow() {
+        let timeouts = ConnectionTimeouts::new(Clock::default(), &ServerConfig::default());
+        let mut stream = TimedStream::new(
+            Stream::boxed(Unflushed::default()),
+            timeouts.clone(),
+            AgreedProtocol::Any,
+        );
+        let mut shut_down =
+            async || poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_shutdown(cx))).await;
+        assert!(shut_down().await.is_pending());
+        assert!(timeouts.is_blocked());
+        assert!(shut_down().await.is_pending(), "the client has not closed");
+        assert!(!timeouts.is_blocked());
     }
 
     #[tokio::test]
