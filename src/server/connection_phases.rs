@@ -16,6 +16,9 @@ use crate::telemetry::Snapshot;
 /// The number of locks, so that connections of several workers seldom wait for one.
 const SHARDS: usize = 16;
 
+/// The room in a shard that is kept however few its connections are.
+const KEPT_CAPACITY: usize = 64;
+
 /// All phases, by their words.
 const PHASES: [&str; 6] = ["handshake", "head", "body", "response", "idle", "closing"];
 
@@ -79,6 +82,46 @@ impl ConnectionPhases {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.phases.shard(self.key).lock().remove(&self.key);
+        let mut shard = self.phases.shard(self.key).lock();
+        let removed = shard.remove(&self.key);
+        // After a peak the list gives its memory back.
+        let few = shard.len() < shard.capacity() / 8;
+        if few && shard.capacity() > KEPT_CAPACITY {
+            let kept = KEPT_CAPACITY.max(2 * shard.len());
+            shard.shrink_to(kept);
+        }
+        drop(shard);
+        drop(removed); // perhaps the last reference
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::ServerConfig;
+
+    #[test]
+    fn list_gives_the_memory_of_a_peak_back() {
+        let phases = Arc::new(ConnectionPhases::default());
+        let list = || {
+            let timeouts = ConnectionTimeouts::new(Clock::default(), &ServerConfig::default());
+            phases.list(&timeouts)
+        };
+        let capacity = || -> usize { phases.0.iter().map(|shard| shard.lock().capacity()).sum() };
+        let kept: Vec<Listed> = (0..100).map(|_| list()).collect();
+        let peak: Vec<Listed> = (0..20_000).map(|_| list()).collect();
+        assert!(capacity() >= 20_100);
+        drop(peak);
+        // A shard that is kept small has room for twice as much as a table rounds up to.
+        assert!(
+            capacity() <= 2 * 2 * KEPT_CAPACITY * SHARDS,
+            "{}",
+            capacity()
+        );
+        let left: usize = phases.0.iter().map(|shard| shard.lock().len()).sum();
+        assert_eq!(left, 100);
+        drop(kept);
+        assert!(phases.0.iter().all(|shard| shard.lock().is_empty()));
     }
 }
