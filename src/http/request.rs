@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
@@ -21,7 +21,7 @@ pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> 
     // instead.
     refuse_longer(body, limit)?;
     let mut body = std::mem::take(body);
-    let mut whole = Whole::default();
+    let mut whole = Whole::with_bound(body.size_hint().exact().unwrap_or(limit));
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(broken)?;
         let Ok(part) = frame.into_data() else {
@@ -37,15 +37,25 @@ pub(crate) async fn read(body: &mut Body, limit: u64) -> Result<Bytes, Failure> 
 }
 
 /// The bytes of a body that have arrived. Several parts are copied into one, because each one that
-/// is kept costs more than a byte: a client may send a body byte by byte.
-#[derive(Default)]
+/// is kept costs more than a byte: a client may send a body byte by byte. The copy has room for at
+/// most twice as many bytes as have arrived, and for at most as many as may arrive.
 struct Whole {
     first: Bytes,
     /// All parts, if there are several.
-    all: BytesMut,
+    all: Vec<u8>,
+    /// The length that is declared, or else the longest that is allowed.
+    bound: usize,
 }
 
 impl Whole {
+    fn with_bound(bound: u64) -> Self {
+        Self {
+            first: Bytes::new(),
+            all: Vec::new(),
+            bound: usize::try_from(bound).unwrap_or(usize::MAX),
+        }
+    }
+
     fn len(&self) -> usize {
         self.first.len() + self.all.len()
     }
@@ -54,6 +64,11 @@ impl Whole {
         if self.len() == 0 {
             self.first = part;
             return;
+        }
+        let needed = self.len() + part.len();
+        if needed > self.all.capacity() {
+            let doubled = self.all.capacity().saturating_mul(2).min(self.bound);
+            self.all.reserve_exact(doubled.max(needed) - self.all.len());
         }
         let first = std::mem::take(&mut self.first);
         self.all.extend_from_slice(&first);
@@ -65,7 +80,7 @@ impl From<Whole> for Bytes {
     fn from(whole: Whole) -> Self {
         match whole.all.is_empty() {
             true => whole.first,
-            false => whole.all.freeze(),
+            false => whole.all.into(),
         }
     }
 }
@@ -140,12 +155,12 @@ mod tests {
     #[test]
     fn parts_are_joined_without_a_copy_of_a_single_one() {
         let part = Bytes::from_static(b"all of it");
-        let mut whole = Whole::default();
+        let mut whole = Whole::with_bound(9);
         whole.push(Bytes::new());
         whole.push(part.clone());
         assert_eq!(Bytes::from(whole).as_ptr(), part.as_ptr());
         for count in [0, 1, 2, 3, 1000] {
-            let mut whole = Whole::default();
+            let mut whole = Whole::with_bound(1 << 20);
             for at in 0..count {
                 whole.push(vec![(at % 256) as u8; 1].into());
                 assert_eq!(whole.len(), at + 1);
@@ -154,5 +169,23 @@ mod tests {
             let expected: Vec<u8> = (0..count).map(|at| (at % 256) as u8).collect();
             assert_eq!(Bytes::from(whole), expected);
         }
+    }
+
+    #[test]
+    fn no_more_than_the_bound_is_reserved() {
+        for bound in [1025, 5000, 1 << 20] {
+            let mut whole = Whole::with_bound(bound);
+            for _ in 0..bound {
+                whole.push(Bytes::from_static(b"a"));
+                assert!(whole.all.capacity() as u64 <= bound);
+            }
+            assert_eq!(whole.all.capacity() as u64, bound);
+        }
+        // What is declared may be less than what arrives, up to the limit.
+        let mut whole = Whole::with_bound(2);
+        for _ in 0..9 {
+            whole.push(Bytes::from_static(b"a"));
+        }
+        assert_eq!(Bytes::from(whole), [b'a'; 9].as_slice());
     }
 }
