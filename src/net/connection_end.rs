@@ -87,6 +87,14 @@ connection_causes! {
     BadHead: "bad_head", Some(400),
         "The head of a request was no valid HTTP; the reason names the rule.",
         "Mend the client. An invalid method is mostly TLS on a listener without it: use http:// there, or set server.tls.";
+    /// A target is too long for hyper.
+    UriTooLong: "uri_too_long", Some(414),
+        "The target of a request was over server.limits.uri_size, and longer than 65,534 bytes.",
+        "Mend the client, or send such data as a body: no limit allows longer targets over HTTP/1.1.";
+    /// A head has too many fields.
+    TooManyFields: "too_many_fields", Some(431),
+        "The head of a request had more fields than server.limits.header_count, and more than 100.",
+        "Raise it if such heads are meant. Mostly proxies have added the same field again and again.";
     /// A head is too large.
     HeadTooLarge: "head_too_large", Some(431),
         "The head of a request was over server.limits.header_size.",

@@ -53,7 +53,7 @@ use crate::net::{
 use crate::websocket::ConnectionTask;
 
 /// The minimum size of hyper's buffer.
-const BUFFER_BYTES_MIN: usize = 8192;
+pub(super) const BUFFER_BYTES_MIN: usize = 8192;
 
 /// The flow-control windows of HTTP/2: of one stream, and of a connection. A WebSocket whose
 /// consumer is busy fills only its own window.
@@ -144,8 +144,8 @@ impl HttpServer {
             .header_read_timeout(None) // `ConnectionTimeouts` keeps this deadline and the others
             .keep_alive(!server.timeouts.keep_alive.is_zero())
             .max_buf_size(header_size.max(BUFFER_BYTES_MIN));
-        // The gateway refuses more than `header_count`. hyper's own limit is that many by default,
-        // and another one costs an allocation for each head.
+        // The gateway refuses more than `header_count`, and hyper more than it takes. hyper's own
+        // limit is that many by default, and another one costs an allocation for each head.
         if limits.header_count > HYPER_HEADERS_MAX {
             builder.http1().max_headers(limits.header_count);
         }
@@ -323,8 +323,7 @@ impl HttpServer {
         match outcome.await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                self.ends()
-                    .keep_error(peer, &*error, timeouts.has_flooded());
+                self.ends().keep_error(peer, &*error, &timeouts);
                 tracing::debug!(%error, "connection failed");
             }
             None => {

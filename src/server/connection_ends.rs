@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use super::connection_errors;
+use super::connection::BUFFER_BYTES_MIN;
+use super::connection_errors::{self, HeadLimit, TARGET_BYTES_MAX};
+use super::connection_timeouts::ConnectionTimeouts;
 use crate::config::ServerConfig;
 use crate::net::{Admission, ConnectionCause, keep_connection_end};
 use crate::services::Services;
@@ -33,35 +35,63 @@ impl ConnectionEnds<'_> {
         cause: ConnectionCause,
         reason: impl Display,
     ) {
+        self.keep_by_rule(peer, cause, reason, |ends| ends.rule(cause));
+    }
+
+    /// Keeps the end of a connection that was not ready for HTTP in time.
+    pub(super) fn keep_timed_out(&self, peer: Option<SocketAddr>, cause: ConnectionCause) {
+        let reason = "it did not begin with HTTP in time";
+        self.keep_by_rule(peer, cause, reason, |ends| Some(ends.handshake()));
+    }
+
+    fn keep_by_rule(
+        &self,
+        peer: Option<SocketAddr>,
+        cause: ConnectionCause,
+        reason: impl Display,
+        rule: impl FnOnce(&Self) -> Option<String>,
+    ) {
         let ends = &self.services.recent_ends;
         if ends.are_kept() {
-            keep_connection_end(ends, peer, cause, reason.to_string(), self.rule(cause));
+            keep_connection_end(ends, peer, cause, reason.to_string(), rule(self));
         }
     }
 
     /// Counts the error that ended a connection, and keeps it if the client made it.
-    /// `is_logged` is whether its cause is in the log already.
     pub(super) fn keep_error(
         &self,
         peer: Option<SocketAddr>,
         error: &(dyn Error + 'static),
-        is_logged: bool,
+        timeouts: &ConnectionTimeouts,
     ) {
-        if let Some(reason) = connection_errors::count(error, is_logged) {
+        let header_size = self.server.limits.header_size.as_usize();
+        let exceeded = HeadLimit::of(error, timeouts, header_size);
+        if let Some(reason) = connection_errors::count(error, exceeded, timeouts.has_flooded()) {
             self.keep(peer, ConnectionCause::Http2Error, reason);
+        } else if let Some(limit) = exceeded {
+            let cause = match limit {
+                HeadLimit::UriSize => ConnectionCause::UriTooLong,
+                HeadLimit::HeaderCount => ConnectionCause::TooManyFields,
+                HeadLimit::HeaderSize => ConnectionCause::HeadTooLarge,
+            };
+            self.keep(peer, cause, error);
         } else if let Some(cause) = cause_of(error) {
             self.keep(peer, cause, error);
         }
+    }
+
+    fn handshake(&self) -> String {
+        let handshake = self.server.timeouts.handshake.as_secs_f64();
+        format!("server.timeouts.handshake = {handshake}s")
     }
 
     /// Returns the key that bounds connections, with its value.
     fn rule(&self, cause: ConnectionCause) -> Option<String> {
         use ConnectionCause::{
             ConnectionRatePerIp, Connections, ConnectionsPerIp, HeadTimedOut, HeadTooLarge,
-            ProxyHeader, TlsTimedOut,
+            ProxyHeader, TlsTimedOut, TooManyFields, UriTooLong,
         };
         let limits = &self.server.limits;
-        let handshake = self.server.timeouts.handshake.as_secs_f64();
         Some(match cause {
             Connections => {
                 let (bound_by, limit) = self.admission.limit();
@@ -73,14 +103,20 @@ impl ConnectionEnds<'_> {
                     limits.connections_per_ip
                 )
             }
-            ConnectionRatePerIp => "server.limits.connection_rate_per_ip".to_owned(),
-            HeadTooLarge => {
-                format!(
-                    "server.limits.header_size = {} B",
-                    limits.header_size.as_usize()
-                )
+            ConnectionRatePerIp => {
+                let rate = limits.connection_rate_per_ip?;
+                format!("server.limits.connection_rate_per_ip = {rate}")
             }
-            HeadTimedOut | TlsTimedOut => format!("server.timeouts.handshake = {handshake}s"),
+            UriTooLong => {
+                let limit = limits.uri_size.as_usize().min(TARGET_BYTES_MAX);
+                format!("server.limits.uri_size = {limit} B")
+            }
+            TooManyFields => format!("server.limits.header_count = {}", limits.header_count),
+            HeadTooLarge => {
+                let limit = limits.header_size.as_usize().max(BUFFER_BYTES_MIN);
+                format!("server.limits.header_size = {limit} B")
+            }
+            HeadTimedOut | TlsTimedOut => self.handshake(),
             ProxyHeader => "server.trusted_proxies".to_owned(),
             _ => return None,
         })
@@ -92,9 +128,6 @@ fn cause_of(error: &(dyn Error + 'static)) -> Option<ConnectionCause> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<hyper::Error>() {
-            if error.is_parse_too_large() {
-                return Some(ConnectionCause::HeadTooLarge);
-            }
             if error.is_parse() {
                 return Some(ConnectionCause::BadHead);
             }

@@ -64,6 +64,22 @@ pub(super) struct ConnectionStart<'a> {
 /// The connection is closed before HTTP.
 struct Closed;
 
+/// How far a connection has come before HTTP.
+struct Progress {
+    /// The client, as far as it is known.
+    peer: Option<SocketAddr>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// No byte of a header or of a handshake has come.
+    Waiting,
+    ProxyHeader,
+    Handshake,
+    /// Its client is over a limit.
+    Refused,
+}
+
 impl ConnectionStart<'_> {
     /// Starts a connection; `None` if it is closed instead. One that is refused gives its permit
     /// back before it is answered.
@@ -78,21 +94,17 @@ impl ConnectionStart<'_> {
             return Some(connection.into());
         }
         let draining = self.gateway.services().tasks.draining_token();
-        let peer = connection.peer;
         // Boxed, so that the connection's task does not reserve the space of a handshake.
         let starting = Box::pin(async {
+            let mut progress = Progress {
+                peer: connection.peer,
+                stage: Stage::Waiting,
+            };
             tokio::select! {
-                started = self.start(connection, is_trusted, permit) => started.ok(),
+                started = self.start(connection, is_trusted, permit, &mut progress) => started.ok(),
                 () = timeouts.expired() => {
                     tracing::debug!("connection closed: timed out before HTTP");
-                    let cause = match self.tls {
-                        Some(_) => {
-                            count_failed("timed_out");
-                            ConnectionCause::TlsTimedOut
-                        }
-                        None => ConnectionCause::ProxyHeader,
-                    };
-                    self.ends.keep(peer, cause, "it did not begin with HTTP in time");
+                    self.count_timed_out(&progress);
                     None
                 }
                 () = draining.cancelled() => None,
@@ -101,19 +113,40 @@ impl ConnectionStart<'_> {
         starting.await
     }
 
+    /// Counts a connection that was not ready for HTTP in time, and keeps its end if it has begun.
+    fn count_timed_out(&self, progress: &Progress) {
+        let cause = match progress.stage {
+            Stage::Refused => return,
+            Stage::Waiting => None,
+            Stage::ProxyHeader => Some(ConnectionCause::ProxyHeader),
+            Stage::Handshake => Some(ConnectionCause::TlsTimedOut),
+        };
+        if self.tls.is_some() {
+            count_failed("timed_out");
+        }
+        if let Some(cause) = cause {
+            self.ends.keep_timed_out(progress.peer, cause);
+        }
+    }
+
     async fn start(
         &self,
         mut connection: Connection,
         is_trusted: bool,
         permit: &mut Option<ConnectionPermit>,
+        progress: &mut Progress,
     ) -> Result<Started, Closed> {
         let mut is_exempt = is_trusted;
-        if is_trusted && let Some(client) = self.read_proxy_header(&mut connection).await? {
+        if is_trusted
+            && let Some(client) = self.read_proxy_header(&mut connection, progress).await?
+        {
             connection.peer = Some(client);
+            progress.peer = connection.peer;
             is_exempt = self.gateway.trusts(Some(client));
             let counted = self.gateway.counted(Some(client)).zip(permit.as_mut());
             if let Some(Err(cause)) = counted.map(|(ip, permit)| permit.count_client(ip)) {
                 self.ends.keep(Some(client), cause, "");
+                progress.stage = Stage::Refused;
                 let answer = permit.take().and_then(ConnectionPermit::into_answer);
                 if let Some(_permitted) = answer {
                     refuse(connection.stream, self.overloaded, self.tls.is_some()).await;
@@ -126,10 +159,13 @@ impl ConnectionStart<'_> {
         };
         let settings = self.gateway.tls();
         match connection.stream.first_byte().await {
-            FirstByte::Tls => Ok(Started {
-                hsts: settings.and_then(|settings| settings.hsts.clone()),
-                ..self.shake_hands(tls, connection).await?
-            }),
+            FirstByte::Tls => {
+                progress.stage = Stage::Handshake;
+                Ok(Started {
+                    hsts: settings.and_then(|settings| settings.hsts.clone()),
+                    ..self.shake_hands(tls, connection).await?
+                })
+            }
             FirstByte::Other => Ok(Started {
                 // A trusted proxy reports in its fields whether its client encrypts.
                 plaintext: settings
@@ -145,10 +181,19 @@ impl ConnectionStart<'_> {
     async fn read_proxy_header(
         &self,
         connection: &mut Connection,
+        progress: &mut Progress,
     ) -> Result<Option<SocketAddr>, Closed> {
         let count =
             |outcome| counter!("oneport_proxy_headers_total", "outcome" => outcome).increment(1);
-        match connection.stream.read_proxy_header().await {
+        // A connection that was made ahead, or a health check, sends nothing for a while, or ever.
+        match connection.stream.first_byte().await {
+            FirstByte::Other => progress.stage = Stage::ProxyHeader,
+            FirstByte::Tls => return Ok(None),
+            FirstByte::End => return Err(Closed),
+        }
+        let announced = connection.stream.read_proxy_header().await;
+        progress.stage = Stage::Waiting;
+        match announced {
             Ok(Announced::Nothing) => Ok(None),
             Ok(Announced::Local) => {
                 count("local");

@@ -34,7 +34,7 @@
 
 mod phase;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -72,6 +72,8 @@ pub(super) struct ConnectionTimeouts {
     idle_since: AtomicU64,
     /// When the first byte of an incomplete head arrived; `NEVER` if no head is incomplete.
     head_since: AtomicU64,
+    /// How many bytes have arrived since then.
+    head_bytes: AtomicUsize,
     /// When writes last stopped making progress; `NEVER` while they make progress.
     blocked_since: AtomicU64,
     /// How long earlier writes of this response made no progress, and the number of bytes written
@@ -151,6 +153,7 @@ impl ConnectionTimeouts {
             is_http2: AtomicBool::new(false),
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(NEVER),
+            head_bytes: AtomicUsize::new(0),
             blocked_since: AtomicU64::new(NEVER),
             blocked: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -387,12 +390,25 @@ impl ConnectionTimeouts {
     }
 
     /// Records that bytes were read.
-    pub(super) fn record_read(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0
-            && self.head_since.load(Ordering::Relaxed) == NEVER
-        {
-            self.head_since.store(self.clock.now(), Ordering::Relaxed);
+    pub(super) fn record_read(&self, bytes: usize) {
+        if self.in_flight.load(Ordering::Relaxed) > 0 {
+            return;
         }
+        // Needs no read-modify-write, because only the connection's task reads.
+        let mut before = 0;
+        if self.head_since.load(Ordering::Relaxed) == NEVER {
+            self.head_since.store(self.clock.now(), Ordering::Relaxed);
+        } else {
+            before = self.head_bytes.load(Ordering::Relaxed);
+        }
+        self.head_bytes
+            .store(before.saturating_add(bytes), Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes of a head that was not parsed have arrived, without those that
+    /// arrived during the request before.
+    pub(super) fn head_bytes(&self) -> usize {
+        self.head_bytes.load(Ordering::Relaxed)
     }
 
     /// Records that bytes were written.

@@ -79,7 +79,7 @@ impl TimedStream {
 
     /// Looks at the bytes of a read. Returns how many of them hyper may have.
     fn look_at(&mut self, read: &mut [u8]) -> io::Result<usize> {
-        self.timeouts.record_read();
+        self.timeouts.record_read(read.len());
         if !self.timeouts.is_http2() {
             self.scan_heads(read)?;
         }

@@ -106,12 +106,13 @@ async fn connections_over_the_rate_of_a_client_are_kept() {
     let answer = exchange(&server, b"GET / HTTP/1.1\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     let end = end_with(&server, "connection_rate_per_ip").await;
-    assert_connection(&end, 503, Some("server.limits.connection_rate_per_ip"), "");
+    let rule = "server.limits.connection_rate_per_ip = 1/h";
+    assert_connection(&end, 503, Some(rule), "");
 }
 
 #[tokio::test]
 async fn heads_that_are_broken_large_or_slow_are_kept() {
-    let limits = "[server.limits]\nheader_size = '8 KiB'\n[server.timeouts]\nhandshake = '300ms'";
+    let limits = "[server.limits]\nheader_size = '1 KiB'\n[server.timeouts]\nhandshake = '300ms'";
     let server = server(limits).await;
     let answer = exchange(&server, b"GET / HTTP/1.1\r\na b: c\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
@@ -158,6 +159,89 @@ async fn malformed_proxy_headers_are_kept() {
 }
 
 #[tokio::test]
+async fn heads_that_the_parser_refuses_are_kept_and_counted_with_their_limits() {
+    let limits = "[server.limits]\nheader_size = '128 KiB'\nuri_size = '100 KiB'";
+    let server = server(limits).await;
+    let counted = |limit: &str| {
+        let metrics = server.gateway().services().metrics.as_ref();
+        let snapshot = metrics.unwrap().snapshot();
+        snapshot.sum("oneport_heads_refused_total", &[("limit", limit)])
+    };
+    let fields = "a: b\r\n".repeat(101);
+    let target = "a".repeat(70_000);
+    let large = "b".repeat(200_000);
+    let before = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for (head, status, cause, limit, value) in [
+        (
+            format!("GET / HTTP/1.1\r\n{fields}\r\n"),
+            431,
+            "too_many_fields",
+            "header_count",
+            "100",
+        ),
+        (
+            format!("GET /{target} HTTP/1.1\r\n\r\n"),
+            414,
+            "uri_too_long",
+            "uri_size",
+            "65534 B",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\na: {large}\r\n\r\n"),
+            431,
+            "head_too_large",
+            "header_size",
+            "131072 B",
+        ),
+    ] {
+        // As the first head of a connection, and behind a request.
+        for is_first in [true, false] {
+            let times = counted(limit);
+            let mut stream = TcpStream::connect(server.address()).await.unwrap();
+            if !is_first {
+                stream.write_all(before.as_bytes()).await.unwrap();
+                let is_answered = |read: &[u8]| read.windows(4).any(|four| four == b"\r\n\r\n");
+                let read = read_until(&mut stream, is_answered).await;
+                assert!(read.starts_with(b"HTTP/1.1 404"));
+            }
+            let _ = stream.write_all(head.as_bytes()).await;
+            let answer = read_until(&mut stream, |_| false).await;
+            let answer = String::from_utf8_lossy(&answer);
+            let line = format!("HTTP/1.1 {status} ");
+            assert!(answer.contains(&line), "{limit}: {answer}");
+            drop(stream);
+            let is_counted = async {
+                while counted(limit) == times {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(DEADLINE, is_counted).await.expect(limit);
+            let end = end_with(&server, cause).await;
+            let rule = format!("server.limits.{limit} = {value}");
+            assert_connection(&end, status, Some(&rule), "");
+            assert_eq!(counted(limit) - times, 1.0, "{limit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn header_of_a_proxy_that_is_not_whole_in_time_is_kept_and_a_silent_proxy_is_not() {
+    let text = "[server]\ntrusted_proxies = ['127.0.0.1']\n[server.timeouts]\nhandshake = '300ms'";
+    let server = server(text).await;
+    assert_eq!(exchange(&server, b"").await, "");
+    // A health check, by the end or by a reset.
+    let check = TcpStream::connect(server.address()).await.unwrap();
+    drop(check);
+    let check = TcpStream::connect(server.address()).await.unwrap();
+    check.set_zero_linger().unwrap();
+    drop(check);
+    assert_eq!(exchange(&server, b"PROXY TCP4 203.0").await, "");
+    let end = end_with(&server, "proxy_header").await;
+    assert_connection(&end, 0, Some("server.timeouts.handshake = 0.3s"), "in time");
+    assert_eq!(recent_ends(&server).await.len(), 1);
+}
+
+#[tokio::test]
 async fn clients_that_a_proxy_names_are_kept_when_they_are_over_a_limit() {
     let text = "[server]\ntrusted_proxies = ['127.0.0.1']\n[server.limits]\nconnections_per_ip = 1";
     let server = server(text).await;
@@ -177,18 +261,7 @@ async fn clients_that_a_proxy_names_are_kept_when_they_are_over_a_limit() {
 
 #[tokio::test]
 async fn failed_handshakes_of_tls_are_kept() {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.self_signed(&key).unwrap();
-    let files = Directory::new()
-        .with("cert.pem", certificate.pem())
-        .with("key.pem", key.serialize_pem());
-    let (certificate, key) = (files.path("cert.pem"), files.path("key.pem"));
-    let tls = format!(
-        "[server.timeouts]\nhandshake = '300ms'\n\
-         [server.tls]\nplaintext = 'serve'\ncertificate = {certificate:?}\nkey = {key:?}"
-    );
-    let server = server(&tls).await;
+    let (server, _files) = secure_server("").await;
     exchange(&server, b"\x16\x03\x01\x00\x05hello").await;
     let end = end_with(&server, "tls_failed").await;
     assert_connection(&end, 0, None, "");
@@ -203,6 +276,43 @@ async fn failed_handshakes_of_tls_are_kept() {
     exchange(&server, b"\x16\x03\x01\x02\x00\x01").await;
     let end = end_with(&server, "tls_timed_out").await;
     assert_connection(&end, 0, Some("server.timeouts.handshake = 0.3s"), "");
+
+    // A connection that never begins is none of them.
+    exchange(&server, b"").await;
+    assert_eq!(recent_ends(&server).await.len(), 3);
+}
+
+#[tokio::test]
+async fn handshake_behind_a_proxy_that_takes_too_long_is_kept_with_the_client() {
+    let (server, _files) = secure_server("[server]\ntrusted_proxies = ['127.0.0.1']").await;
+    let header = b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 443\r\n";
+    // Behind the header nothing has begun.
+    exchange(&server, header).await;
+    exchange(
+        &server,
+        &[&header[..], b"\x16\x03\x01\x02\x00\x01"].concat(),
+    )
+    .await;
+    let end = end_with(&server, "tls_timed_out").await;
+    assert_eq!(end["client"], "203.0.113.9:4711");
+    assert_eq!(end["rule"], "server.timeouts.handshake = 0.3s");
+    assert_eq!(recent_ends(&server).await.len(), 1);
+}
+
+/// A server with a certificate of its own, that also serves without TLS.
+async fn secure_server(text: &str) -> (LiveServer, Directory) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let files = Directory::new()
+        .with("cert.pem", certificate.pem())
+        .with("key.pem", key.serialize_pem());
+    let (certificate, key) = (files.path("cert.pem"), files.path("key.pem"));
+    let tls = format!(
+        "{text}\n[server.timeouts]\nhandshake = '300ms'\n\
+         [server.tls]\nplaintext = 'serve'\ncertificate = {certificate:?}\nkey = {key:?}"
+    );
+    (server(&tls).await, files)
 }
 
 #[tokio::test]

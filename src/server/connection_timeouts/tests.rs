@@ -214,9 +214,9 @@ proptest! {
                     }
                     continue;
                 }
-                Step::Byte => timeouts.record_read(),
+                Step::Byte => timeouts.record_read(1),
                 Step::Head => {
-                    timeouts.record_read();
+                    timeouts.record_read(1);
                     in_flight = Some(timeouts.start_request(http::Version::HTTP_11, false));
                 }
                 Step::Block => timeouts.record_blocked(),
