@@ -127,10 +127,9 @@ impl ConnectionEnds<'_> {
 fn cause_of(error: &(dyn Error + 'static)) -> Option<ConnectionCause> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<hyper::Error>() {
-            if error.is_parse() {
-                return Some(ConnectionCause::BadHead);
-            }
+        let parser = error.downcast_ref::<hyper::Error>();
+        if parser.is_some_and(hyper::Error::is_parse) {
+            return Some(ConnectionCause::BadHead);
         }
         let inner = error
             .downcast_ref::<io::Error>()
