@@ -57,6 +57,7 @@ impl ClientEnd {
     /// Marks the client's sending side as open again: it was closed behind bytes that are unread,
     /// and the next request begins with them.
     pub(crate) fn resume(&self) {
+        self.0.is_awaited.store(false, Ordering::Relaxed);
         self.0.has_ended.store(false, Ordering::Release);
     }
 

@@ -188,6 +188,9 @@ impl ConnectionTimeouts {
         self.head_since.store(NEVER, Ordering::Relaxed);
         self.blocked.store(0, Ordering::Relaxed);
         self.written.store(0, Ordering::Relaxed);
+        if self.client.is_awaited() && !self.client_has_ended() {
+            self.client.resume();
+        }
         if has_body {
             self.has_had_body.store(true, Ordering::Relaxed);
         }

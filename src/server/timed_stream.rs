@@ -152,11 +152,13 @@ impl TimedStream {
         written
     }
 
-    /// Looks for the client's end where hyper does not, for a response that waits for it.
+    /// Looks for the client's end where hyper does not, for a response that waits for it. While a
+    /// view reads a body, the rest of that body may be before the end.
     fn watch_end(&mut self, cx: &mut Context<'_>) {
         let (client, has_ended) = (self.timeouts.client(), self.timeouts.client_has_ended());
         let is_seen = self.is_reading || has_ended;
-        if self.timeouts.hides_end() && client.is_awaited() && !is_seen {
+        let is_awaited = client.is_awaited() && !client.is_reading_body();
+        if self.timeouts.hides_end() && is_awaited && !is_seen {
             let unread_end = self.unread_end.get_or_insert_with(Box::default);
             unread_end.poll(&self.stream, client, cx);
         } else if let Some(unread_end) = self.unread_end.take()

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
+use http_body_util::BodyExt;
 use oneport::config::OptionErrors;
 use oneport::gateway::Registry;
 use oneport::http::{Body, Failure, OnDisconnect, Request, Response, View, respond};
@@ -215,6 +216,58 @@ async fn a_body_that_waits_for_its_view_is_not_slow() {
     let _ = tokio::time::timeout(Duration::from_secs(20), stream.readable()).await;
     let answer = read_until(&mut stream, |read| read.ends_with(b"late")).await;
     assert!(answer.starts_with(b"HTTP/1.1 200"));
+}
+
+/// The client's end is behind the rest of its body, which is in the kernel until the view reads on.
+#[tokio::test]
+async fn a_half_closed_client_gets_its_answer_from_a_view_that_reads_slowly() {
+    let registry = Registry::builtin().view::<SlowReader>("slow");
+    let server = start("slow", registry, "[server.limits]\nbody_size = '2 MiB'\n").await;
+    let body = vec![b'x'; 1_500_000];
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let length = body.len();
+    let head =
+        format!("POST /work/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    SLOW.wait(&SLOW.began, 1).await;
+    stream.write_all(&body).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = read_until(&mut stream, |_| false).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.ends_with("1500000"), "{answer}");
+}
+
+static SLOW: Done = Done::new();
+
+/// Counts the bytes of its body, and waits after the first part.
+struct SlowReader;
+
+impl View for SlowReader {
+    type Options = ();
+
+    fn new((): ()) -> Result<Self, OptionErrors> {
+        Ok(Self)
+    }
+
+    fn methods() -> &'static [http::Method] {
+        &[]
+    }
+
+    async fn call(&self, mut request: Request) -> Result<Response, Failure> {
+        let mut read = 0;
+        SLOW.began.fetch_add(1, Ordering::SeqCst);
+        while let Some(frame) = request.body.frame().await {
+            let frame = frame.map_err(|_| Failure::bad_request("a broken body"))?;
+            let is_first = read == 0;
+            read += frame.data_ref().map_or(0, bytes::Bytes::len);
+            if is_first {
+                // Longer than the interval at which a connection is asked for its end.
+                tokio::time::sleep(Duration::from_millis(2_500)).await;
+            }
+        }
+        Ok(respond(200, "text/plain", read.to_string()))
+    }
 }
 
 /// Reads its body after more time than a slow client has.
