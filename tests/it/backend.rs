@@ -427,10 +427,10 @@ async fn endpoint_that_asks_again_for_refused_groups_is_asked_more_and_more_slow
     })
     .await;
     let app = endpoint.app_with(ONE_GROUP, "timeout = '5s'");
+    let begun = Instant::now();
     let connect = WebsocketCommunicator::new("/ws/a/");
     let mut socket = connect.connect(&app).await.unwrap();
     endpoint.hear("group.refused").await;
-    let begun = Instant::now();
     for _ in 0..4 {
         endpoint.hear("group.refused").await;
     }

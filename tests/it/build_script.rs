@@ -14,7 +14,13 @@ fn run(directory: &Path, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str
         .current_dir(directory)
         .env("PROFILE", "release")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
         .env_remove("ONEPORT_REVISION")
+        // A hook of git sets these for the repository that it runs in.
+        .env_remove("GIT_DIR")
+        .env_remove("GIT_COMMON_DIR")
+        .env_remove("GIT_INDEX_FILE")
+        .env_remove("GIT_WORK_TREE")
         .output()
         .unwrap();
     assert!(output.status.success(), "{arguments:?}: {output:?}");

@@ -548,6 +548,7 @@ async fn messages_that_are_never_whole_count_by_their_bytes() {
         let server = LiveServer::start(&format!("{route}max_message = '4 kB'\n"))
             .await
             .unwrap();
+        let begun = Instant::now();
         for _ in 0..2 {
             let mut stream = open(&server).await;
             stream.write_all(&bytes).await.unwrap();
@@ -555,7 +556,6 @@ async fn messages_that_are_never_whole_count_by_their_bytes() {
             read_until(&mut stream, |_| false).await;
         }
         until(|| server.gateway().sockets().is_empty(), "the ends").await;
-        let begun = Instant::now();
         let mut stream = open(&server).await;
         stream.write_all(&frame(0x81, b"hi")).await.unwrap();
         let answer = read_until(&mut stream, |read| read.len() == 4).await;
