@@ -17,12 +17,19 @@ export function nameOf(user) {
   return typeof user === "string" && user !== "" ? user : "anonymous";
 }
 
+/** Returns whether two positions (`HISTORY.NUMBER`) are of one history. A group that has lost its history begins another. */
+export function isSameHistory(one, other) {
+  const historyOf = (offset) => (typeof offset === "string" ? offset.slice(0, offset.lastIndexOf(".")) : null);
+  return historyOf(one) !== null && historyOf(one) === historyOf(other);
+}
+
 /** A scrolling list that stays where the reader is, and follows only when the reader is at its end. */
 export class MessageList {
   #log;
   #newer;
   #unseen = 0;
-  #keys = new Set();
+  /** The messages that are shown, each with its positions. */
+  #keys = new Map();
   #presence = null;
   #day = new Date().toDateString();
 
@@ -120,10 +127,16 @@ export class MessageList {
   #isNew({ id, offset, at, user, nickname, ref, message }) {
     // An event from an application may lack any.
     if ((id ?? offset ?? at ?? null) === null) return true;
-    const key = id ?? JSON.stringify([offset, at, user, nickname, ref, message]);
-    if (this.#keys.has(key)) return false;
-    this.#keys.add(key);
-    if (this.#keys.size > KEYS_MAX) this.#keys.delete(this.#keys.values().next().value);
+    const key = id ?? JSON.stringify([at ?? offset, user, nickname, ref, message]);
+    const offsets = this.#keys.get(key);
+    if (offsets !== undefined) {
+      // Another position in the same history is another message; in another history it is the same one, replayed.
+      const isOther = !offsets.has(offset) && [...offsets].some((known) => isSameHistory(known, offset));
+      offsets.add(offset);
+      return isOther;
+    }
+    this.#keys.set(key, new Set([offset]));
+    if (this.#keys.size > KEYS_MAX) this.#keys.delete(this.#keys.keys().next().value);
     return true;
   }
 

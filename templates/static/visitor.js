@@ -1,5 +1,7 @@
 /** What the browser keeps of a visitor: a nickname, and which messages are the visitor's own. */
 
+import { isSameHistory } from "./message_list.js";
+
 const NICKNAME = "oneport.nickname";
 const OWN = "oneport.own";
 const OWN_MAX = 200;
@@ -37,7 +39,7 @@ export function newRef() {
 /** The messages that this tab has sent, and those of the user who is logged in. */
 export class OwnMessages {
   #user;
-  /** By `ref`: the message's position, or when the server got it; null until it is known. Another with the same `ref` is a copy. */
+  /** By `ref`: the message's position, and when the server got it; null until they are known. Another with the same `ref` is a copy. */
   #sent;
 
   /** `user` is the name of who is logged in, or "". */
@@ -59,13 +61,14 @@ export class OwnMessages {
   /** Returns whether a message is the visitor's own. */
   has({ user = null, ref, offset, at }) {
     if (user !== null) return user === this.#user && user !== "";
-    const place = offset ?? at;
-    if (this.#user !== "" || typeof ref !== "string" || typeof place !== "string" || !this.#sent.has(ref)) return false;
+    const isPlaced = typeof (offset ?? at) === "string";
+    if (this.#user !== "" || typeof ref !== "string" || !isPlaced || !this.#sent.has(ref)) return false;
     if (this.#sent.get(ref) === null) {
-      this.#sent.set(ref, place);
+      this.#sent.set(ref, { offset, at });
       this.#keep();
     }
-    return this.#sent.get(ref) === place;
+    const own = this.#sent.get(ref);
+    return isSameHistory(own.offset, offset) ? own.offset === offset : at !== undefined && own.at === at;
   }
 
   #keep() {

@@ -147,15 +147,19 @@ test("two messages that only their positions tell apart are two, and one of them
     tell({ type: "oneport.joined", offset: "1f.0", recovered: null }, { ...say, offset: "1f.1" }, { ...say, offset: "1f.2" }, { ...say, offset: "1f.2" });
     route.onMessage((text) => {
       const { ref, message } = JSON.parse(text);
-      if (message !== undefined) tell({ ...say, message, ref, offset: "1f.3" }, { ...say, message, ref, offset: "1f.4" });
+      if (message === undefined) return;
+      tell({ ...say, message, ref, offset: "1f.3" }, { ...say, message, ref, offset: "1f.4" });
+      // The group's history has begun anew, with messages that were seen before.
+      const again = [{ ...say, offset: "2a.1" }, { ...say, message, ref, offset: "2a.2" }];
+      tell({ type: "oneport.joined", offset: "2a.0", recovered: false }, ...again, { ...say, message: "last", offset: "2a.3" });
     });
   });
   const tab = await openRoom(context, `${server.origin}/chat/twins/`);
   await tab.waitForFunction(() => document.querySelectorAll(".message").length > 0);
   await tab.fill("#text", "me");
   await tab.press("#text", "Enter");
-  await waitForText(tab, ".message-text", "me");
-  assert.deepEqual(await tab.locator(".message-text").allTextContents(), ["hi", "hi", "me", "me"]);
+  await waitForText(tab, ".message-text", "last");
+  assert.deepEqual(await tab.locator(".message-text").allTextContents(), ["hi", "hi", "me", "me", "last"]);
   assert.equal(await tab.locator(".own").count(), 1);
 });
 
