@@ -165,15 +165,18 @@ impl Conversation {
 
     /// Queues `group.refused`, one event for each limit. It does not wait for room: the task that
     /// makes room may be the caller. The names fit into the response that they came from, and those
-    /// of one response may exceed the bound of the queue: with others before them the conversation
-    /// fails.
+    /// of one response may exceed the bound of the queue: if those that wait are as long as the bound
+    /// already, the conversation fails.
     fn notify_refused(self: &Arc<Self>, refused: &[GroupLimitReached]) {
         if refused.is_empty() {
             return;
         }
         let is_full = {
             let state = self.state.lock();
-            state.queue.has_event_of_response() && !self.has_room(&state)
+            if state.phase.has_failed() || state.end.is_some() {
+                return;
+            }
+            state.queue.bytes_of_responses() >= self.route.limits.hold
         };
         if is_full {
             return self.fail(&self.queue_full());
@@ -425,7 +428,7 @@ impl Conversation {
     async fn pause_for_own_events(&self) {
         let times = {
             let state = self.state.lock();
-            match state.queue.has_event_of_response() {
+            match state.queue.bytes_of_responses() > 0 {
                 true => state.own_events,
                 false => 0,
             }

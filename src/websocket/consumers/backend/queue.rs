@@ -23,8 +23,8 @@ struct QueuedEvent {
 pub(super) struct EventQueue {
     events: VecDeque<QueuedEvent>,
     bytes: usize,
-    /// How many events come from responses.
-    of_responses: usize,
+    /// The length of the events that come from responses.
+    bytes_of_responses: usize,
 }
 
 /// What left the queue.
@@ -42,9 +42,9 @@ impl EventQueue {
         self.bytes
     }
 
-    /// Returns whether an event comes from a response.
-    pub(super) fn has_event_of_response(&self) -> bool {
-        self.of_responses > 0
+    /// Returns the length of the events that come from responses.
+    pub(super) fn bytes_of_responses(&self) -> usize {
+        self.bytes_of_responses
     }
 
     /// Returns the number of the first event.
@@ -55,7 +55,9 @@ impl EventQueue {
     /// Adds an event whose number is the highest.
     pub(super) fn push(&mut self, seq: u64, origin: Origin, event: Box<RawValue>) {
         self.bytes += event.get().len();
-        self.of_responses += usize::from(origin == Origin::Response);
+        if origin == Origin::Response {
+            self.bytes_of_responses += event.get().len();
+        }
         self.events.push_back(QueuedEvent { seq, origin, event });
     }
 
@@ -87,12 +89,15 @@ impl EventQueue {
         while self.first().is_some_and(|first| first <= last)
             && let Some(queued) = self.events.pop_front()
         {
+            let length = queued.event.get().len();
             released.events += 1;
-            released.bytes += queued.event.get().len();
-            released.of_responses += usize::from(queued.origin == Origin::Response);
+            released.bytes += length;
+            if queued.origin == Origin::Response {
+                released.of_responses += 1;
+                self.bytes_of_responses -= length;
+            }
         }
         self.bytes -= released.bytes;
-        self.of_responses -= released.of_responses;
         released
     }
 }
