@@ -77,7 +77,7 @@ impl GroupLimits {
         }
     }
 
-    /// Applies other limits from now on. Nobody leaves a group because of them.
+    /// Applies other limits from now on. Sockets keep the groups that they are in.
     pub(crate) fn set(&self, limits: &LimitsConfig) {
         let order = Ordering::Relaxed;
         self.per_socket.store(limits.groups_per_socket, order);

@@ -1,8 +1,9 @@
 //! Socket access: the permissions and the group of a unix socket's file.
 //!
-//! Whoever may write to the directory may put a symlink to another file in the socket's place at any
-//! time, so a name is looked up once, without following a symlink, and the file that it named then
-//! is changed. On Linux a descriptor keeps that file (`O_PATH`), and `/proc/self/fd` is its name.
+//! A process that may write to the directory may put a symlink to another file in the socket's
+//! place at any time, so a name is looked up once, without following a symlink, and the file that it
+//! named then is changed. On Linux a descriptor keeps that file (`O_PATH`), and `/proc/self/fd` is
+//! its name.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;

@@ -179,7 +179,7 @@ impl Running {
         };
         let ignore_reload = || tracing::warn!("this process ends already; SIGHUP is ignored");
         let drained = tokio::select! {
-            // The new process is told at once: after a while without an answer it would serve.
+            // `Stop` is sent at once: without an answer, the new process would serve after a while.
             (drained, ()) = async { tokio::join!(leaving, restart.stop(in_all)) } => drained,
             () = stop_signals(&mut signals, signals_to_exit, ignore_reload) => cut_off(&gateway),
         };

@@ -43,8 +43,8 @@ const NOT_PASSED_ON: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", 
 ///
 /// With a wrapper around the program, the child that is killed is the wrapper, and may have ended
 /// before. The program would take the end of the channel for that of this process, and serve beside
-/// it. So each process that is not kept is told to stop first; one that has not begun to read finds
-/// the message later.
+/// it. So each process that is not kept gets `Stop` first; one that has not begun to read finds the
+/// message later.
 #[derive(Debug)]
 pub(in crate::server) struct NewProcess {
     child: Child,

@@ -148,8 +148,8 @@ impl Conversation {
         })
     }
 
-    /// Carries out a response's actions, up to one that closes the connection. The backend is told
-    /// of the groups that the socket could not join.
+    /// Carries out a response's actions, up to one that closes the connection. The groups that the
+    /// socket could not join go to the backend as `group.refused`.
     pub(super) async fn apply(self: &Arc<Self>, actions: Vec<Action>) -> Result<(), String> {
         let mut refused = Vec::new();
         for action in actions {
